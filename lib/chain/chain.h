@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * MANY files: an active image (depth 0) and what lies below it.
+ */
+#ifndef CHAIN_CHAIN_H
+#define CHAIN_CHAIN_H
+
+#include "image/image.h"
+
+struct chain_link {
+	char *path; /* to open it: the user's for depth 0, else resolved */
+	char *string; /* the backing string that led here; NULL for depth 0 */
+	char *format; /* the format recorded (header or json:), "" if none; NULL: depth 0
+		       */
+	bool probed; /* no format was recorded: found by magic */
+	struct image *image; /* NULL: could not be opened */
+	int error; /* then: negative errno ... */
+	char *why; /* ... and the sentence (without the path) */
+};
+
+struct chain {
+	struct chain_link *links; /* [0] is the active image */
+	size_t count; /* with the broken one at the end, if any */
+	int error; /* that of the last link, or 0 */
+};
+
+#define CHAIN_WRITE 1u /* open depth 0 for writing */
+#define CHAIN_LENIENT 2u /* images open leniently (chain-info) */
+#define CHAIN_MAX_DEPTH 65536
+
+/*
+ * Open path and everything below it. format: of the image at path, NULL to find it by
+ * magic. Each overlay names the next; a recorded format is believed ("qcow2", "raw";
+ * another is -ENOTSUP at that link), a missing one is found by magic (probed). A file met
+ * twice (inode) is -ELOOP at that link.
+ *
+ * Returns 0, or the error of the link that could not be opened. *out is set in both
+ * cases (NULL only when out of memory), so that chain-info can show what there is; the
+ * thread's sentence names the file. Memory: table caches of all images together stay
+ * below 24 MiB (per image between 64 KiB and 4 MiB).
+ */
+int chain_open(struct chain **out, const char *path, const char *format, unsigned flags);
+void chain_close(struct chain *c);
+
+/* The depth of the file at path, decided by inode. -ENOENT (sentence) if it is not in the
+ * chain. */
+int chain_find(const struct chain *c, const char *path, size_t *depth);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Refcounts against references: the verdict of `qemu-img check`, and the two
+ * repairs that we do: leaks that a writer of ours left (sweep), and a dirty
+ * image's refcounts. In windows of bounded memory (at most 32 MiB), the metadata is
+ * walked again for each window.
+ */
+#ifndef IMAGE_CHECK_H
+#define IMAGE_CHECK_H
+
+#include "image/image.h"
+
+struct image_check {
+	uint64_t corruptions; /* a refcount below the references, a COPIED flag that
+				 lies, a table past the end, overlaps, bad words ... */
+	uint64_t leaks; /* clusters with a refcount above their references */
+	uint64_t check_errors; /* what could not be read */
+	uint64_t allocated_clusters, compressed_clusters, fragmented_clusters;
+	uint64_t total_clusters; /* guest clusters */
+	uint64_t end_offset; /* just past the last cluster in use */
+	char *first; /* malloc'd: a sentence on the first corruption, else NULL */
+};
+
+/* 0 when the check ran to its end, whatever it found. Writes nothing. */
+int image_check(struct image *img, struct image_check *out);
+void image_check_release(struct image_check *c);
+
+/*
+ * Take back leaks at host offset `from` and above: refcounts of unreferenced
+ * clusters become 0, synced, then the file is cut behind the last cluster in use (never
+ * below from). *freed: bytes. The image must be open for writing and locked.
+ */
+int image_sweep(struct image *img, uint64_t from, uint64_t *freed);
+
+/*
+ * A dirty image (lazy refcounts): every refcount is made what the references
+ * say, then synced, then the dirty bit is cleared. -EUCLEAN when more than refcounts
+ * is wrong. A crash on the way leaves it dirty.
+ */
+int image_repair_refcounts(struct image *img);
+
+/* Does the open image need work before it may be written to? Does that work:
+ * repair when dirty, sweep when marked, unknown autoclear bits cleared. */
+int image_make_writable(struct image *img);
+
+#endif

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ONE image file: raw or qcow2, opened for reading or (qcow2) for writing.
+ *
+ * image_open checks the header and the bounds of every table that it names; an
+ * L2 table or a refcount block is checked when it is loaded, so that opening 64 TiB
+ * takes no minute. No lock is taken here (image/lock.h).
+ *
+ * Threads: path, fd, format, size, header, tables are fixed after the open but for
+ * what the commit and image_rehead change, which one thread does. The table cache has
+ * a lock of its own: image_map and image_l2_offset may be called by any thread.
+ */
+#ifndef IMAGE_IMAGE_H
+#define IMAGE_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "qcow2/header.h"
+#include "qcow2/snapshot.h"
+
+enum image_format { IMAGE_RAW, IMAGE_QCOW2 };
+
+/* An L1 table: the active one, or an internal snapshot's. */
+struct image_table {
+	uint64_t l1_offset;
+	uint32_t l1_entries;
+	uint64_t size; /* guest bytes that it covers */
+};
+
+struct cache;
+
+struct image {
+	char *path; /* as given to image_open */
+	int fd;
+	bool writable;
+	dev_t dev;
+	ino_t ino;
+	enum image_format format;
+	uint64_t size; /* virtual, bytes */
+	uint64_t file_size; /* bytes, when it was opened */
+
+	/* qcow2 only */
+	struct qcow2_header header;
+	unsigned cluster_bits; /* 16 for raw */
+	int data_fd; /* where DATA lives: fd, or the external data file */
+	char *data_path; /* NULL without an external data file */
+	uint64_t data_size; /* length of what data_fd names, at the open */
+	struct image_table *tables; /* [0] is the active one */
+	unsigned n_tables;
+	struct qcow2_snapshot *snapshots; /* n_tables - 1 of them */
+	struct cache *cache;
+
+	/* raw only: the last answer of SEEK_DATA, under raw_lock (layers never change) */
+	uint64_t raw_start, raw_end;
+	bool raw_is_data;
+	pthread_mutex_t raw_lock;
+};
+
+#define IMAGE_WRITE 1u /* open for writing; refuses corrupt images */
+#define IMAGE_LENIENT                                              \
+	2u /* chain-info: an image that we could not read or write \
+	      (encrypted, corrupt flag) opens all the same */
+#define IMAGE_NO_DATA 4u /* do not open the external data file */
+
+/*
+ * Only regular files and block devices are opened (a FIFO does not hang us).
+ * cache_bytes: what the table cache may hold, 0 for a default of 1 MiB.
+ * *out is NULL on error. The errors are those of base/fail.h; the sentence does
+ * not name the path (fail_in does that at the caller).
+ */
+int image_open(struct image **out, const char *path, enum image_format format,
+	       unsigned flags, size_t cache_bytes);
+void image_close(struct image *img);
+
+/* What the first bytes of the file at path say: IMAGE_QCOW2 by magic, else IMAGE_RAW. */
+int image_probe(const char *path, enum image_format *format);
+
+static inline uint64_t image_cluster_size(const struct image *img)
+{
+	return 1ull << img->cluster_bits;
+}
+
+static inline bool image_same_file(const struct image *a, const struct image *b)
+{
+	return a->dev == b->dev && a->ino == b->ino;
+}
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * QEMU's image locks: OFD read locks on single bytes, 100 + n for "I use
+ * permission n", 200 + n for "others must not have it" (block/file-posix.c,
+ * include/block/block-common.h). n: 0 consistent read, 1 write, 2 write
+ * unchanged, 3 resize. They live until the last close of the descriptor, and a
+ * second open of one file in one process conflicts with the first.
+ *
+ * Taking them: all 100s ascending, then the 200s, never blocking, never as write locks;
+ * then test with F_OFD_GETLK and F_WRLCK: for each permission used byte 200 + n, for each
+ * not shared byte 100 + n. On a conflict what was newly taken is released. Two that race
+ * may both fail, so a conflict is tried again with jitter for a short while.
+ */
+#ifndef IMAGE_LOCK_H
+#define IMAGE_LOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum lock_role {
+	LOCK_WRITER, /* 100 101 103 201 203: the active image */
+	LOCK_LAYER, /* 100 201 203: a layer, or the image below a new overlay */
+	LOCK_CREATE, /* 101 103 203: a new file before anything is written */
+};
+
+/*
+ * fd must be readable. wait_ms: how long to try again (0: the short while that a race
+ * needs, about 50 ms). -EAGAIN: held; the sentence names who (pid and program, as
+ * lock_holder finds them) but not the file. A file system without locks: -ENOLCK.
+ * *stop, if not NULL, ends the waiting early when it turns true (-EINTR).
+ */
+int lock_take(int fd, enum lock_role role, uint64_t wait_ms, const volatile bool *stop);
+
+/* Release every byte that lock_take takes. */
+void lock_drop(int fd);
+
+/* Does anybody else hold the inode as a writer now (byte 201 cannot be had)? Takes
+ * nothing. */
+int lock_is_held(int fd, bool *held);
+
+struct lock_holder {
+	pid_t pid;
+	char program[64]; /* /proc/PID/comm */
+	uid_t uid;
+	bool writer; /* holds byte 101 or 201 with 101 */
+};
+
+/*
+ * Who holds lock bytes of this inode, by scanning /proc/PID/fdinfo for "lock:" lines
+ * (/proc/locks shows pid -1 for OFD locks). Up to max entries, this process left
+ * out. Returns how many. Processes of others are invisible without the permission.
+ */
+int lock_holders(dev_t dev, ino_t ino, struct lock_holder *out, int max);
+
+#endif

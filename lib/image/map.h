@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where does a guest byte live? From metadata only: no data is read.
+ */
+#ifndef IMAGE_MAP_H
+#define IMAGE_MAP_H
+
+#include "image/image.h"
+#include "qcow2/word.h"
+
+enum extent_kind {
+	EXTENT_HOLE, /* this image does not answer: the one below does */
+	EXTENT_ZERO, /* reads zero */
+	EXTENT_DATA, /* at host in img->data_fd */
+	EXTENT_COMPRESSED, /* in img->fd, stored bytes from host; see skip */
+};
+
+/* A run of guest bytes with one answer. */
+struct extent {
+	enum extent_kind kind;
+	uint64_t start; /* guest offset, bytes */
+	uint64_t length; /* bytes, > 0 */
+	uint64_t host; /* DATA: of start; COMPRESSED: of the whole cluster's blob */
+	uint32_t stored; /* COMPRESSED: bytes of the blob */
+	uint32_t skip; /* COMPRESSED: start lies so many bytes into the cluster */
+};
+
+/*
+ * The extent at offset, at most length bytes, in the given table (0: active).
+ * offset + length must not exceed the table's size (the image's, for raw). The run is as
+ * long as one look finds (it may go on with the same answer), never across clusters for
+ * COMPRESSED. In a raw image holes of the file are ZERO.
+ * -EUCLEAN: damaged; the sentence names the table and offset. A DATA extent is
+ * checked against the file's length: what lies past the end reads zero (read_at).
+ */
+int image_map(struct image *img, unsigned table, uint64_t offset, uint64_t length,
+	      struct extent *out);
+
+/* The host offset of the L2 table that maps L1 entry index; 0: none (or past the L1's
+ * end). */
+int image_l2_offset(struct image *img, unsigned table, uint64_t index, uint64_t *l2);
+
+/* The index-th word of the L2 table at host offset l2. */
+int image_l2_word(struct image *img, uint64_t l2, uint64_t index, struct qcow2_word *w);
+
+#endif

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * QEMU's image locks, see lock.h (block/file-posix.c, raw_apply_lock_bytes and
+ * raw_check_lock_bytes).
+ *
+ * What a descriptor holds already is asked from the kernel (its fdinfo), not
+ * remembered: so a role can be changed on one descriptor (a new file becomes the active
+ * image, the active image a layer) without a moment in which it is not locked, and
+ * a change that fails leaves what was held before.
+ */
+#include "image/lock.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/size.h"
+
+#define USES 100u /* + permission */
+#define DENIES 200u
+#define PERMISSIONS 4u
+
+#define RACE_MS 50u /* two that race: how long to try again in any case */
+
+/* Bit n of uses: byte 100 + n; bit n of denies: byte 200 + n. */
+struct lock_set {
+	unsigned uses, denies;
+};
+
+static const struct lock_set roles[] = {
+	[LOCK_WRITER] = {.uses = 0xb, .denies = 0xa},
+	[LOCK_LAYER] = {.uses = 0x1, .denies = 0xa},
+	[LOCK_CREATE] = {.uses = 0xa, .denies = 0x8},
+};
+
+static int lock_byte(int fd, int cmd, short type, unsigned byte, struct flock *out)
+{
+	struct flock l = {
+		.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+	int err = 0;
+
+	while (fcntl(fd, cmd, &l) < 0) {
+		if (errno != EINTR) {
+			err = errno;
+			break;
+		}
+	}
+	if (out)
+		*out = l;
+	return -err;
+}
+
+/*
+ * Add what one "lock:" line of a fdinfo says to held. Returns whether it is a
+ * write lock on one of our bytes. flock(2) locks are another world.
+ */
+static bool lock_line(const char *line, struct lock_set *held)
+{
+	char kind[16], type[16], end_text[32];
+	unsigned long long start, end;
+	bool any = false;
+
+	if (sscanf(line, "lock: %*s %15s %*s %15s %*s %*s %llu %31s", kind, type, &start,
+		   end_text) != 4)
+		return false;
+	if (strcmp(kind, "OFDLCK") != 0 && strcmp(kind, "POSIX") != 0)
+		return false;
+	end = strcmp(end_text, "EOF") == 0 ? UINT64_MAX : strtoull(end_text, NULL, 10);
+	for (unsigned n = 0; n < PERMISSIONS; n++) {
+		if (start <= USES + n && USES + n <= end) {
+			held->uses |= 1u << n;
+			any = true;
+		}
+		if (start <= DENIES + n && DENIES + n <= end) {
+			held->denies |= 1u << n;
+			any = true;
+		}
+	}
+	return any && strcmp(type, "WRITE") == 0;
+}
+
+/* The lock bytes of an open fdinfo file; a write lock counts as a use of "write". */
+static struct lock_set lock_read_info(int info)
+{
+	struct lock_set held = {0, 0};
+	char line[256];
+	FILE *f = fdopen(info, "re");
+
+	if (!f) {
+		close(info);
+		return held;
+	}
+	while (fgets(line, sizeof(line), f)) {
+		if (strncmp(line, "lock:", 5) == 0 && lock_line(line, &held))
+			held.uses |= 1u << 1;
+	}
+	fclose(f);
+	return held;
+}
+
+static struct lock_set lock_of_fd(int fd)
+{
+	char path[64];
+	int info;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	info = open(path, O_RDONLY | O_CLOEXEC);
+	return info < 0 ? (struct lock_set){0, 0} : lock_read_info(info);
+}
+
+/* Unlock the bytes of set. Cannot fail in a way that matters. */
+static void lock_release(int fd, struct lock_set set)
+{
+	for (unsigned n = 0; n < PERMISSIONS; n++) {
+		if (set.uses & 1u << n)
+			lock_byte(fd, F_OFD_SETLK, F_UNLCK, USES + n, NULL);
+		if (set.denies & 1u << n)
+			lock_byte(fd, F_OFD_SETLK, F_UNLCK, DENIES + n, NULL);
+	}
+}
+
+static int lock_add(int fd, unsigned base, unsigned bits)
+{
+	for (unsigned n = 0; n < PERMISSIONS; n++) {
+		int err = 0;
+
+		if (bits & 1u << n)
+			err = lock_byte(fd, F_OFD_SETLK, F_RDLCK, base + n, NULL);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int lock_test(int fd, unsigned base, unsigned bits)
+{
+	for (unsigned n = 0; n < PERMISSIONS; n++) {
+		struct flock l;
+		int err;
+
+		if (!(bits & 1u << n))
+			continue;
+		err = lock_byte(fd, F_OFD_GETLK, F_WRLCK, base + n, &l);
+		if (err)
+			return err;
+		if (l.l_type != F_UNLCK)
+			return -EAGAIN;
+	}
+	return 0;
+}
+
+/* One try, no sentence. On an error the descriptor holds what it held before. */
+static int lock_try(int fd, struct lock_set want)
+{
+	struct lock_set had = lock_of_fd(fd);
+	struct lock_set fresh = {want.uses & ~had.uses, want.denies & ~had.denies};
+	int err;
+
+	err = lock_add(fd, USES, want.uses);
+	if (!err)
+		err = lock_add(fd, DENIES, want.denies);
+	if (!err)
+		err = lock_test(fd, DENIES, want.uses);
+	if (!err)
+		err = lock_test(fd, USES, want.denies);
+	if (err) {
+		lock_release(fd, fresh);
+		return err;
+	}
+	lock_release(fd,
+		     (struct lock_set){had.uses & ~want.uses, had.denies & ~want.denies});
+	return 0;
+}
+
+/* 2 to 10 ms before a time that is so far, 10 to 100 ms for those who wait long. */
+static void lock_pause(uint64_t waited_ms)
+{
+	unsigned spread = 8;
+	unsigned least = 2;
+	uint16_t dice = 0;
+	struct timespec t = {0, 0};
+
+	if (waited_ms > RACE_MS) {
+		spread = 90;
+		least = 10;
+	}
+	if (getrandom(&dice, sizeof(dice), GRND_NONBLOCK) < 0)
+		dice = (uint16_t)getpid();
+	t.tv_nsec = (long)(least + dice % spread) * 1000000;
+	nanosleep(&t, NULL);
+}
+
+/* -EAGAIN, and a sentence that names the writer, else anybody who has it. */
+static int lock_conflict(int fd)
+{
+	struct lock_holder who[16];
+	struct stat st;
+	int n = 0, pick = 0;
+
+	if (fstat(fd, &st) == 0)
+		n = lock_holders(st.st_dev, st.st_ino, who, 16);
+	for (int i = n - 1; i >= 0; i--) {
+		if (who[i].writer)
+			pick = i;
+	}
+	if (n == 0)
+		return fail(EAGAIN,
+			    "in use by another process, which /proc does not show "
+			    "to this user; stop it or try again later");
+	return fail(EAGAIN, "in use by pid %d (%s); stop it or try again later",
+		    (int)who[pick].pid, who[pick].program);
+}
+
+int lock_take(int fd, enum lock_role role, uint64_t wait_ms, const volatile bool *stop)
+{
+	uint64_t start = clock_ms();
+	uint64_t limit = max_u64(wait_ms, RACE_MS);
+	int err;
+
+	for (;;) {
+		uint64_t waited;
+
+		err = lock_try(fd, roles[role]);
+		if (err != -EAGAIN && err != -EACCES)
+			break;
+		waited = clock_ms() - start;
+		if (stop && *stop)
+			return fail(EINTR, "stopped while waiting for a lock");
+		if (waited >= limit)
+			return lock_conflict(fd);
+		lock_pause(waited);
+	}
+	if (err == -EINVAL || err == -EOPNOTSUPP || err == -ENOLCK)
+		return fail(ENOLCK, "this file system has no file locks");
+	if (err)
+		return fail_errno(-err, "cannot lock");
+	return 0;
+}
+
+void lock_drop(int fd)
+{
+	lock_release(fd, (struct lock_set){0xf, 0xf});
+}
+
+/*
+ * Who writes holds byte 101; byte 201 alone is also held by every reader, so it
+ * says nothing about a writer.
+ */
+int lock_is_held(int fd, bool *held)
+{
+	int err = lock_test(fd, USES, 1u << 1);
+
+	*held = err == -EAGAIN;
+	if (err && err != -EAGAIN)
+		return fail_errno(-err, "cannot look at the locks");
+	return 0;
+}
+
+static bool is_number(const char *s)
+{
+	return *s && s[strspn(s, "0123456789")] == '\0';
+}
+
+/* Never asks a remote file system again: a dead NFS server must not stop the scan. */
+static bool is_inode(int dir, const char *name, dev_t dev, ino_t ino)
+{
+	struct statx st;
+
+	return statx(dir, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) ==
+		       0 &&
+	       st.stx_ino == ino && makedev(st.stx_dev_major, st.stx_dev_minor) == dev;
+}
+
+/* What all descriptors of one process hold of the inode together. */
+static struct lock_set lock_of_process(int proc, const char *pid, dev_t dev, ino_t ino)
+{
+	struct lock_set held = {0, 0};
+	char path[320];
+	struct dirent *e;
+	DIR *d;
+	int fds;
+
+	snprintf(path, sizeof(path), "%s/fd", pid);
+	fds = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fds < 0)
+		return held;
+	d = fdopendir(fds);
+	if (!d) {
+		close(fds);
+		return held;
+	}
+	while ((e = readdir(d))) {
+		struct lock_set one;
+		int info;
+
+		if (!is_number(e->d_name) || !is_inode(fds, e->d_name, dev, ino))
+			continue;
+		snprintf(path, sizeof(path), "%.32s/fdinfo/%.32s", pid, e->d_name);
+		info = openat(proc, path, O_RDONLY | O_CLOEXEC);
+		if (info < 0)
+			continue;
+		one = lock_read_info(info);
+		held.uses |= one.uses;
+		held.denies |= one.denies;
+	}
+	closedir(d);
+	return held;
+}
+
+static void lock_describe(int proc, const char *pid, struct lock_set held,
+			  struct lock_holder *out)
+{
+	char path[320];
+	struct stat st;
+	ssize_t n = 0;
+	int fd;
+
+	*out = (struct lock_holder){.pid = (pid_t)strtol(pid, NULL, 10),
+				    .writer = held.uses & 1u << 1};
+	if (fstatat(proc, pid, &st, 0) == 0)
+		out->uid = st.st_uid;
+	snprintf(path, sizeof(path), "%s/comm", pid);
+	fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = read(fd, out->program, sizeof(out->program) - 1);
+		close(fd);
+	}
+	out->program[n > 0 ? n : 0] = '\0';
+	out->program[strcspn(out->program, "\n")] = '\0';
+	if (!out->program[0])
+		snprintf(out->program, sizeof(out->program), "?");
+}
+
+int lock_holders(dev_t dev, ino_t ino, struct lock_holder *out, int max)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+	int n = 0;
+
+	if (!d)
+		return 0;
+	while (n < max && (e = readdir(d))) {
+		struct lock_set held;
+
+		if (!is_number(e->d_name) || strtol(e->d_name, NULL, 10) == getpid())
+			continue;
+		held = lock_of_process(dirfd(d), e->d_name, dev, ino);
+		if (!held.uses && !held.denies)
+			continue;
+		lock_describe(dirfd(d), e->d_name, held, &out[n++]);
+	}
+	closedir(d);
+	return n;
+}

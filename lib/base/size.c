@@ -5,7 +5,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,6 +85,14 @@ int time_parse(const char *text, uint64_t *ms)
 	return 0;
 }
 
+/* How far n is from a whole number. */
+static double off_integer(double n)
+{
+	double d = n - (double)(uint64_t)(n + 0.5);
+
+	return d < 0 ? -d : d;
+}
+
 const char *size_format(uint64_t bytes, char out[static SIZE_TEXT])
 {
 	static const char units[] = "KMGTPE";
@@ -98,9 +105,9 @@ const char *size_format(uint64_t bytes, char out[static SIZE_TEXT])
 	}
 	if (unit < 0)
 		snprintf(out, SIZE_TEXT, "%" PRIu64 " B", bytes);
-	else if (n < 9.995 && fabs(n - round(n)) > 0.005)
+	else if (n < 9.995 && off_integer(n) > 0.005)
 		snprintf(out, SIZE_TEXT, "%.2f %ciB", n, units[unit]);
-	else if (n < 99.95 && fabs(n - round(n)) > 0.05)
+	else if (n < 99.95 && off_integer(n) > 0.05)
 		snprintf(out, SIZE_TEXT, "%.1f %ciB", n, units[unit]);
 	else
 		snprintf(out, SIZE_TEXT, "%.0f %ciB", n, units[unit]);

@@ -13,6 +13,7 @@
 #ifndef IMAGE_IMAGE_H
 #define IMAGE_IMAGE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -40,7 +41,8 @@ struct image {
 	ino_t ino;
 	enum image_format format;
 	uint64_t size; /* virtual, bytes */
-	uint64_t file_size; /* bytes, when it was opened */
+	/* bytes; grows when the writer extends the file (image/alloc.h) */
+	_Atomic uint64_t file_size;
 
 	/* qcow2 only */
 	struct qcow2_header header;

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+/* Open and close one image: the header, the bounds of its tables, its snapshots. */
+#include "image/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/size.h"
+#include "image/cache.h"
+
+#define CACHE_DEFAULT (1u << 20)
+#define HEADER_READ 65536u
+/* An entry of the snapshot table is at most 40 + 1024 + 2 * 65535 bytes. */
+#define SNAPSHOT_WINDOW (256u << 10)
+
+static const char *kind_of(mode_t mode)
+{
+	return S_ISDIR(mode)	? "a folder"
+	       : S_ISFIFO(mode) ? "a FIFO"
+	       : S_ISCHR(mode)	? "a character device"
+	       : S_ISSOCK(mode) ? "a socket"
+				: "not a file";
+}
+
+/* Open a regular file or a block device; never hang on anything else. */
+static int open_file(const char *path, bool writable, struct stat *st, int *out)
+{
+	CLEANUP_CLOSE int fd = -1;
+	off_t end;
+
+	fd = open(path,
+		  (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0 && errno == EISDIR)
+		return fail(ENOTSUP, "is a folder, not a disk image");
+	/* O_RDWR on a FIFO succeeds, O_RDONLY with O_NONBLOCK too; a socket is ENXIO. */
+	if (fd < 0 && errno == ENXIO)
+		return fail(ENOTSUP,
+			    "is a socket or a device without a driver, not a disk image");
+	if (fd < 0)
+		return fail_errno(errno,
+				  writable ? "cannot open for writing" : "cannot open");
+	if (fstat(fd, st) < 0)
+		return fail_errno(errno, "cannot look at the file");
+	if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
+		return fail(ENOTSUP, "is %s, not a disk image", kind_of(st->st_mode));
+	if (S_ISBLK(st->st_mode)) {
+		end = lseek(fd, 0, SEEK_END);
+		if (end < 0)
+			return fail_errno(errno, "cannot find the size of the device");
+		st->st_size = end;
+	}
+	*out = take_fd(&fd);
+	return 0;
+}
+
+int image_probe(const char *path, enum image_format *format)
+{
+	CLEANUP_CLOSE int fd = -1;
+	struct stat st;
+	char magic[8];
+	int err = open_file(path, false, &st, &fd);
+
+	if (!err)
+		err = read_at(fd, magic, sizeof(magic), 0);
+	if (!err)
+		*format = qcow2_header_probe(magic, sizeof(magic)) ? IMAGE_QCOW2
+								   : IMAGE_RAW;
+	return err;
+}
+
+static int read_header(struct image *img, bool lenient)
+{
+	size_t len = min_u64(img->file_size, HEADER_READ);
+	CLEANUP_FREE uint8_t *buf = malloc(1u << QCOW2_MAX_CLUSTER_BITS);
+	uint32_t bits;
+	int err;
+
+	if (!buf)
+		return fail(ENOMEM, "out of memory");
+	err = read_at(img->fd, buf, len, 0);
+	if (err)
+		return err;
+	if (!qcow2_header_probe(buf, len))
+		return fail(EUCLEAN,
+			    "is not a qcow2 image: it does not begin with QFI\\xfb");
+	bits = len >= 24
+		       ? (uint32_t)buf[20] << 24 | buf[21] << 16 | buf[22] << 8 | buf[23]
+		       : 0;
+	if (bits > 16 && bits <= QCOW2_MAX_CLUSTER_BITS) {
+		len = min_u64(img->file_size, 1u << bits);
+		err = read_at(img->fd, buf, len, 0);
+		if (err)
+			return err;
+	}
+	err = qcow2_header_decode(buf, len, &img->header);
+	if (err)
+		return err;
+	img->cluster_bits = img->header.cluster_bits;
+	img->size = img->header.size;
+	if (img->header.crypt && !lenient)
+		return fail(
+			ENOTSUP,
+			"the image is encrypted (%s), which is neither read nor written; "
+			"convert it to a plain image first",
+			img->header.crypt == QCOW2_CRYPT_LUKS ? "LUKS" : "AES");
+	if (img->writable && img->header.incompatible & QCOW2_CORRUPT)
+		return fail(EUCLEAN, "the image is marked corrupt; "
+				     "repair it with qemu-img check -r all");
+	return 0;
+}
+
+/* Does a table of len bytes at offset begin and end inside the file? */
+static int check_bounds(const struct image *img, const char *what, uint64_t offset,
+			uint64_t len)
+{
+	uint64_t end;
+
+	if (len == 0)
+		return 0;
+	if (add_u64(offset, len, &end) || end > img->file_size)
+		return fail(EUCLEAN,
+			    "%s at offset %" PRIu64
+			    " lies past the end of the file (%" PRIu64
+			    " bytes); the image is truncated or damaged",
+			    what, offset, (uint64_t)img->file_size);
+	return 0;
+}
+
+static int check_tables(const struct image *img)
+{
+	const struct qcow2_header *h = &img->header;
+	int err = check_bounds(img, "the L1 table", h->l1_offset, 8ull * h->l1_entries);
+
+	/* The last cluster of a table may be cut short: it reads zero there. */
+	if (!err)
+		err = check_bounds(img, "the refcount table", h->refcount_table_offset,
+				   (uint64_t)(h->refcount_table_clusters - 1)
+					   << h->cluster_bits);
+	if (!err)
+		err = check_bounds(img, "the refcount table", h->refcount_table_offset,
+				   8);
+	return err;
+}
+
+static int add_snapshot(struct image *img, struct qcow2_snapshot *s, bool lenient)
+{
+	struct image_table *t = &img->tables[img->n_tables];
+	int err = 0;
+
+	if (8ull * s->l1_entries > QCOW2_L1_MAX)
+		err = fail(EUCLEAN,
+			   "the L1 table of snapshot \"%s\" is larger than 32 MiB",
+			   s->name);
+	if (!err && !lenient)
+		err = check_bounds(img, "the L1 table of a snapshot", s->l1_offset,
+				   8ull * s->l1_entries);
+	if (!err && s->l1_offset & (image_cluster_size(img) - 1))
+		err = fail(EUCLEAN, "the L1 table of snapshot \"%s\" is not aligned",
+			   s->name);
+	if (err) {
+		qcow2_snapshot_release(s);
+		return err;
+	}
+	t->l1_offset = s->l1_offset;
+	t->l1_entries = s->l1_entries;
+	t->size = s->disk_size;
+	img->snapshots[img->n_tables - 1] = *s;
+	img->n_tables++;
+	return 0;
+}
+
+/* The snapshot table has no length: its entries follow each other, in a sliding window.
+ */
+static int read_snapshots(struct image *img, bool lenient)
+{
+	CLEANUP_FREE uint8_t *buf = NULL;
+	uint64_t offset = img->header.snapshots_offset;
+	uint32_t n = img->header.snapshots;
+	size_t pos = 0, len = 0;
+	int err;
+
+	img->tables = calloc(n + 1, sizeof(*img->tables));
+	img->snapshots = calloc(n + 1, sizeof(*img->snapshots));
+	if (!img->tables || !img->snapshots)
+		return fail(ENOMEM, "out of memory for %" PRIu32 " snapshots", n);
+	img->tables[0] = (struct image_table){img->header.l1_offset,
+					      img->header.l1_entries, img->size};
+	img->n_tables = 1;
+	if (n && !(buf = malloc(SNAPSHOT_WINDOW)))
+		return fail(ENOMEM, "out of memory");
+	while (img->n_tables <= n) {
+		struct qcow2_snapshot s;
+
+		err = len ? qcow2_snapshot_decode(&img->header, buf, len, &pos, &s)
+			  : -ENODATA;
+		if (err == -ENODATA && (pos || !len) && offset + pos < img->file_size) {
+			offset += pos;
+			pos = 0;
+			len = min_u64(SNAPSHOT_WINDOW, img->file_size - offset);
+			err = read_at(img->fd, buf, len, offset);
+			if (!err)
+				continue;
+		}
+		if (err == -ENODATA)
+			err = fail(EUCLEAN,
+				   "the snapshot table goes on past the end of the file");
+		if (!err)
+			err = add_snapshot(img, &s, lenient);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int open_data_file(struct image *img)
+{
+	const char *name = img->header.data_file, *slash = strrchr(img->path, '/');
+	struct stat st;
+	int err;
+
+	if (!*name)
+		return fail(ENOTSUP, "the header does not name the external data file; "
+				     "store it with qemu-img amend -o data_file=NAME");
+	if (strncmp(name, "file:", 5) == 0)
+		name += 5;
+	else if (strncmp(name, "json:", 5) == 0)
+		return fail(ENOTSUP,
+			    "an external data file given as json: is not supported");
+	if (*name == '/' || !slash)
+		img->data_path = strdup(name);
+	else if (asprintf(&img->data_path, "%.*s%s", (int)(slash - img->path + 1),
+			  img->path, name) < 0)
+		img->data_path = NULL;
+	if (!img->data_path)
+		return fail(ENOMEM, "out of memory");
+	err = open_file(img->data_path, img->writable, &st, &img->data_fd);
+	if (err)
+		return fail_in(err, img->data_path);
+	img->data_size = (uint64_t)st.st_size;
+	return 0;
+}
+
+static int open_qcow2(struct image *img, unsigned flags, size_t cache_bytes)
+{
+	bool lenient = flags & IMAGE_LENIENT;
+	int err = read_header(img, lenient);
+
+	if (!err && !lenient)
+		err = check_tables(img);
+	if (!err)
+		err = read_snapshots(img, lenient);
+	if (!err && img->header.incompatible & QCOW2_DATA_FILE &&
+	    !(flags & IMAGE_NO_DATA))
+		err = open_data_file(img);
+	if (err)
+		return err;
+	if (img->data_fd < 0) {
+		img->data_fd = img->fd;
+		img->data_size = img->file_size;
+	}
+	img->cache = cache_new(img->fd, cache_bytes ? cache_bytes : CACHE_DEFAULT);
+	return img->cache ? 0 : fail(ENOMEM, "out of memory for the table cache");
+}
+
+static int open_into(struct image *img, const char *path, unsigned flags,
+		     size_t cache_bytes)
+{
+	struct stat st;
+	int err;
+
+	img->path = strdup(path);
+	if (!img->path)
+		return fail(ENOMEM, "out of memory");
+	err = open_file(path, img->writable, &st, &img->fd);
+	if (err)
+		return err;
+	img->dev = st.st_dev;
+	img->ino = st.st_ino;
+	img->file_size = (uint64_t)st.st_size;
+	if (img->format == IMAGE_QCOW2) {
+		if (img->writable && !S_ISREG(st.st_mode))
+			return fail(ENOTSUP,
+				    "is a device; only qcow2 images in files are "
+				    "written to");
+		return open_qcow2(img, flags, cache_bytes);
+	}
+	/* A raw disk ends at a sector, as QEMU has it: the last one is padded with zeros.
+	 */
+	img->size = round_up(img->file_size, 512);
+	img->data_fd = img->fd;
+	img->data_size = img->file_size;
+	return 0;
+}
+
+int image_open(struct image **out, const char *path, enum image_format format,
+	       unsigned flags, size_t cache_bytes)
+{
+	struct image *img = calloc(1, sizeof(*img));
+	int err;
+
+	*out = NULL;
+	if (!img)
+		return fail(ENOMEM, "out of memory");
+	img->fd = img->data_fd = -1;
+	img->format = format;
+	img->cluster_bits = 16;
+	img->writable = flags & IMAGE_WRITE;
+	pthread_mutex_init(&img->raw_lock, NULL);
+	err = open_into(img, path, flags, cache_bytes);
+	if (err) {
+		image_close(img);
+		return err;
+	}
+	*out = img;
+	return 0;
+}
+
+void image_close(struct image *img)
+{
+	if (!img)
+		return;
+	cache_free(img->cache);
+	for (unsigned i = 1; i < img->n_tables; i++)
+		qcow2_snapshot_release(&img->snapshots[i - 1]);
+	free(img->snapshots);
+	free(img->tables);
+	if (img->data_fd >= 0 && img->data_fd != img->fd)
+		close(img->data_fd);
+	if (img->fd >= 0)
+		close(img->fd);
+	free(img->data_path);
+	free(img->path);
+	pthread_mutex_destroy(&img->raw_lock);
+	free(img);
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT */
+/* Extents of one image, from its tables alone. */
+#include "image/map.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/endian.h"
+#include "base/fail.h"
+#include "base/size.h"
+#include "image/cache.h"
+
+/* Words looked at in one go: enough to be quick, few enough to be cheap to copy. */
+#define WORDS 64
+
+int image_l2_offset(struct image *img, unsigned table, uint64_t index, uint64_t *l2)
+{
+	const struct image_table *t = &img->tables[table];
+	be64 word;
+	int err;
+
+	*l2 = 0;
+	if (index >= t->l1_entries)
+		return 0;
+	err = cache_read(img->cache, t->l1_offset + 8 * index, &word, sizeof(word));
+	if (!err)
+		err = qcow2_l1_decode(&img->header, be64_get(word), l2);
+	if (!err && *l2 && *l2 >= img->file_size)
+		err = fail(EUCLEAN,
+			   "the L2 table at offset %" PRIu64
+			   " lies past the end of the file",
+			   *l2);
+	return err;
+}
+
+static struct qcow2_word word_at(const struct image *img, const uint8_t *words,
+				 unsigned i)
+{
+	const uint8_t *p = words + (size_t)i * qcow2_word_bytes(&img->header);
+	struct qcow2_word w = {be64_at(p), 0};
+
+	if (qcow2_word_bytes(&img->header) == 16)
+		w.bitmap = be64_at(p + 8);
+	return w;
+}
+
+int image_l2_word(struct image *img, uint64_t l2, uint64_t index, struct qcow2_word *w)
+{
+	unsigned bytes = qcow2_word_bytes(&img->header);
+	uint8_t buf[16];
+	int err = cache_read(img->cache, l2 + index * bytes, buf, bytes);
+
+	if (!err)
+		*w = word_at(img, buf, 0);
+	return err;
+}
+
+/* From `index` on, how many guest bytes have no L2 table at all? At most length. */
+static int hole_in_l1(struct image *img, const struct image_table *t, uint64_t index,
+		      uint64_t length, uint64_t *out)
+{
+	uint64_t span = 1ull << qcow2_l2_span_bits(&img->header);
+	uint64_t run = 0;
+	be64 words[WORDS];
+
+	while (run < length) {
+		unsigned n;
+
+		if (index >= t->l1_entries) {
+			run = length;
+			break;
+		}
+		n = (unsigned)min_u64(WORDS, t->l1_entries - index);
+		n = (unsigned)min_u64(n, div_up(length - run, span));
+		if (cache_read(img->cache, t->l1_offset + 8 * index, words, 8 * n))
+			return -EIO;
+		for (unsigned i = 0; i < n; i++) {
+			if (be64_get(words[i]) & QCOW2_OFFSET_MASK) {
+				*out = min_u64(run, length);
+				return 0;
+			}
+			run += span;
+		}
+		index += n;
+	}
+	*out = min_u64(run, length);
+	return 0;
+}
+
+/* The run of equal subclusters of one cluster at `in` bytes into it. */
+static void map_subclusters(const struct image *img, const struct qcow2_mapping *m,
+			    uint64_t in, struct extent *out)
+{
+	unsigned bits = img->cluster_bits - 5;
+	unsigned first = (unsigned)(in >> bits), i = first;
+	bool data = m->data >> first & 1, zero = m->zero >> first & 1;
+
+	while (i < QCOW2_SUBCLUSTERS && (m->data >> i & 1) == data &&
+	       (m->zero >> i & 1) == zero)
+		i++;
+	out->kind = data ? EXTENT_DATA : zero ? EXTENT_ZERO : EXTENT_HOLE;
+	out->host = m->host + in;
+	out->length = min_u64(out->length, ((uint64_t)i << bits) - in);
+}
+
+/* The extent of one word, `in` bytes into its cluster; out->length is an upper bound. */
+static int map_word(const struct image *img, const struct qcow2_mapping *m, uint64_t in,
+		    struct extent *out)
+{
+	uint64_t rest = image_cluster_size(img) - in;
+	bool own = img->data_fd == img->fd;
+
+	if ((m->kind == QCOW2_DATA || m->kind == QCOW2_DEFLATED ||
+	     (m->kind == QCOW2_SUBDIVIDED && m->data)) &&
+	    (own || m->kind == QCOW2_DEFLATED) && m->host >= img->file_size)
+		return fail(
+			EUCLEAN,
+			"the cluster of guest offset %" PRIu64
+			" should be at offset %" PRIu64
+			", past the end of the file; the image is truncated or damaged",
+			out->start - in, m->host);
+	switch (m->kind) {
+	case QCOW2_HOLE:
+		out->kind = EXTENT_HOLE;
+		break;
+	case QCOW2_ZEROES:
+		out->kind = EXTENT_ZERO;
+		break;
+	case QCOW2_DATA:
+		out->kind = EXTENT_DATA;
+		out->host = m->host + in;
+		break;
+	case QCOW2_DEFLATED:
+		out->kind = EXTENT_COMPRESSED;
+		out->host = m->host;
+		out->stored = (uint32_t)min_u64(m->stored, img->file_size - m->host);
+		out->skip = (uint32_t)in;
+		break;
+	case QCOW2_SUBDIVIDED:
+		map_subclusters(img, m, in, out);
+		return 0;
+	}
+	out->length = min_u64(out->length, rest);
+	return 0;
+}
+
+/* Does the cluster that m maps go on where the extent e ends? */
+static bool goes_on(const struct extent *e, const struct qcow2_mapping *m)
+{
+	switch (e->kind) {
+	case EXTENT_HOLE:
+		return m->kind == QCOW2_HOLE;
+	case EXTENT_ZERO:
+		return m->kind == QCOW2_ZEROES;
+	case EXTENT_DATA:
+		return m->kind == QCOW2_DATA && m->host == e->host + e->length;
+	case EXTENT_COMPRESSED:
+		break;
+	}
+	return false;
+}
+
+/* Follow the words of one L2 table from out->start on. out->length: at most. */
+static int map_l2(struct image *img, uint64_t l2, struct extent *out)
+{
+	const struct qcow2_header *h = &img->header;
+	uint64_t cluster = image_cluster_size(img), limit = out->length;
+	uint64_t entries = qcow2_l2_entries(h);
+	uint64_t index = (out->start >> img->cluster_bits) & (entries - 1);
+	unsigned bytes = qcow2_word_bytes(h);
+	uint64_t in = out->start & (cluster - 1), done = 0;
+	uint8_t words[WORDS * 16];
+	bool first = true;
+
+	while (done < limit && index < entries) {
+		unsigned n = (unsigned)min_u64(WORDS, entries - index);
+		int err;
+
+		n = (unsigned)min_u64(n, div_up(limit - done + in, cluster));
+		err = cache_read(img->cache, l2 + index * bytes, words,
+				 (size_t)n * bytes);
+		for (unsigned i = 0; i < n && !err; i++) {
+			struct qcow2_mapping m;
+
+			err = qcow2_word_decode(h, word_at(img, words, i), &m);
+			if (err)
+				break;
+			if (first) {
+				err = map_word(img, &m, in, out);
+				if (err || (m.kind == QCOW2_SUBDIVIDED) ||
+				    out->length < min_u64(limit, cluster - in))
+					return err;
+				done = out->length;
+				first = false;
+				in = 0;
+				continue;
+			}
+			if (!goes_on(out, &m))
+				return 0;
+			if (out->kind == EXTENT_DATA && img->data_fd == img->fd &&
+			    m.host >= img->file_size)
+				return 0; /* the next look will say what is wrong */
+			done = min_u64(limit, done + cluster);
+			out->length = done;
+		}
+		if (err)
+			return err;
+		index += n;
+	}
+	return 0;
+}
+
+static int map_raw(struct image *img, struct extent *out)
+{
+	LOCK_SCOPE(&img->raw_lock);
+	uint64_t at = out->start;
+
+	if (at < img->raw_start || at >= img->raw_end) {
+		off_t data = lseek(img->fd, (off_t)at, SEEK_DATA), hole;
+
+		img->raw_start = at;
+		if (data < 0 &&
+		    errno != ENXIO) { /* no such call here: all of it is data */
+			img->raw_is_data = true;
+			img->raw_end = img->file_size;
+		} else if (data < 0 || (uint64_t)data > at) {
+			img->raw_is_data = false;
+			img->raw_end = data < 0 ? img->size : (uint64_t)data;
+		} else {
+			hole = lseek(img->fd, (off_t)at, SEEK_HOLE);
+			img->raw_is_data = true;
+			img->raw_end = hole < 0 ? img->file_size : (uint64_t)hole;
+		}
+		if (img->raw_end <= at) { /* the padding of the last sector */
+			img->raw_is_data = false;
+			img->raw_end = img->size;
+		}
+	}
+	out->kind = img->raw_is_data ? EXTENT_DATA : EXTENT_ZERO;
+	out->host = at;
+	out->length = min_u64(out->length, img->raw_end - at);
+	return 0;
+}
+
+int image_map(struct image *img, unsigned table, uint64_t offset, uint64_t length,
+	      struct extent *out)
+{
+	uint64_t index, span, in, l2, run;
+	int err;
+
+	*out = (struct extent){.kind = EXTENT_HOLE, .start = offset, .length = length};
+	if (img->format == IMAGE_RAW)
+		return map_raw(img, out);
+	index = offset >> qcow2_l2_span_bits(&img->header);
+	span = 1ull << qcow2_l2_span_bits(&img->header);
+	in = offset & (span - 1);
+	err = image_l2_offset(img, table, index, &l2);
+	if (err)
+		return err;
+	if (l2) {
+		out->length = min_u64(length, span - in);
+		return map_l2(img, l2, out);
+	}
+	err = hole_in_l1(img, &img->tables[table], index, length + in, &run);
+	if (err)
+		return err;
+	out->length = min_u64(length, run - in);
+	return 0;
+}

@@ -1,0 +1,383 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: MIT
+#
+# What the test files share. A test file is
+#
+#	. "$(dirname "$0")/lib.sh"
+#	testThis() { ... }
+#	. shunit2
+#
+# Each test function runs in an empty folder of its own (the working folder), with the
+# programs of $BUILD first in PATH and a CHAIN_RUNTIME_DIR of its own. What it starts or
+# mounts it announces with `later`, which tearDown undoes in reverse order. What a test
+# found is written to $RESULTS, one line each: pass, fail or skip, its name, a reason.
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BUILD=${BUILD:-$TOP/build}
+WORK=${WORK:-$(mktemp -d "${TMPDIR:-/tmp}/chain-test.XXXXXX")}
+RESULTS=${RESULTS:-$WORK/results}
+# Sanitizers make everything slower; times that a test allows are scaled by this.
+SLOW=${SLOW:-1}
+export PATH="$BUILD/bin:$PATH:/usr/sbin:/sbin" LC_ALL=C.UTF-8 TZ=UTC
+export ASAN_OPTIONS=${ASAN_OPTIONS:-exitcode=99:detect_leaks=1}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:exitcode=99}
+export TSAN_OPTIONS=${TSAN_OPTIONS:-exitcode=99:halt_on_error=1}
+SHUNIT_PARENT=$(readlink -f "$0")
+SHUNIT_COLOR=none
+export SHUNIT_PARENT SHUNIT_COLOR
+
+LATER=()
+SKIPPED=
+
+later()
+{
+	LATER+=("$1")
+}
+
+undo()
+{
+	local i
+
+	cd "$WORK" || exit 1
+	for ((i = ${#LATER[@]} - 1; i >= 0; i--)); do
+		eval "${LATER[i]}" >/dev/null 2>&1
+	done
+	LATER=()
+}
+
+setUp()
+{
+	SKIPPED=
+	rm -rf "$WORK/t" "$WORK/run"
+	mkdir -m 755 "$WORK/t"
+	mkdir -m 700 "$WORK/run"
+	export CHAIN_RUNTIME_DIR="$WORK/run"
+	cd "$WORK/t" || exit 1
+	declare -F prepare >/dev/null && prepare
+	return 0
+}
+
+# shunit2 sets the variables that begin with an underscore.
+tearDown()
+{
+	local verdict=pass
+
+	undo
+	# after the last test shunit2 calls tearDown once more, without a test's name
+	# shellcheck disable=SC2154
+	if [ -z "${_shunit_test_:-}" ]; then
+		rm -rf "$WORK/t"
+		return 0
+	fi
+	if [ -n "${_shunit_name_:-}" ] || [ "${__shunit_testSuccess:-1}" -ne 0 ]; then
+		verdict=fail
+	elif [ -n "$SKIPPED" ]; then
+		verdict=skip
+	fi
+	echo "$verdict $_shunit_test_ $SKIPPED" >>"$RESULTS"
+	return 0
+}
+
+# --- leaving a test out -------------------------------------------------------
+
+# Use as: need jq xfs_io || return 0
+skip()
+{
+	SKIPPED=$*
+	startSkipping
+}
+
+need()
+{
+	local tool
+
+	for tool in "$@"; do
+		command -v "$tool" >/dev/null && continue
+		skip "$tool is not installed"
+		return 1
+	done
+}
+
+need_root()
+{
+	[ "$(id -u)" = 0 ] && return 0
+	skip "needs root"
+	return 1
+}
+
+# mount_new TYPE SIZE FOLDER: a new file system of that size; skips without root or loops
+mount_new()
+{
+	need_root || return 1
+	mkdir -p "$3"
+	if [ "$1" = tmpfs ]; then
+		mount -t tmpfs -o "size=$2" none "$3" 2>/dev/null
+	else
+		need "mkfs.$1" || return 1
+		truncate -s "$2" "$WORK/fs.img"
+		"mkfs.$1" -q "$WORK/fs.img" >/dev/null 2>&1 &&
+			mount -o loop "$WORK/fs.img" "$3" 2>/dev/null
+	fi || {
+		rm -f "$WORK/fs.img"
+		skip "cannot mount a $1 here"
+		return 1
+	}
+	later "rm -f '$WORK/fs.img'"
+	later "umount '$(readlink -f "$3")'"
+}
+
+# --- running ------------------------------------------------------------------
+
+# run COMMAND...: output in $WORK/out and $WORK/err, exit status in STATUS (124: it hung)
+run()
+{
+	timeout -k 5 $((${LIMIT:-60} * SLOW)) "$@" >"$WORK/out" 2>"$WORK/err" </dev/null
+	STATUS=$?
+	return 0
+}
+
+assert_status()
+{
+	local wanted=$1
+
+	shift
+	run "$@"
+	[ "$STATUS" = "$wanted" ] && return 0
+	fail "status $STATUS, wanted $wanted: $*
+$(head -c 2000 "$WORK/err")"
+	return 0
+}
+
+# The last run's stdout (stderr) has, or has not, a match of the extended regex.
+assert_out()
+{
+	assertTrue "no /$1/ on stdout: $(head -c 1500 "$WORK/out")" "grep -aqE -- '$1' '$WORK/out'"
+}
+
+assert_no_out()
+{
+	assertFalse "/$1/ on stdout: $(head -c 1500 "$WORK/out")" "grep -aqE -- '$1' '$WORK/out'"
+}
+
+assert_err()
+{
+	assertTrue "no /$1/ on stderr: $(head -c 1500 "$WORK/err")" "grep -aqE -- '$1' '$WORK/err'"
+}
+
+# An error is one line: program: file: what is wrong
+assert_one_error()
+{
+	assertEquals "one line of error: $(cat "$WORK/err")" 1 "$(wc -l <"$WORK/err")"
+	assert_err '^chain-[a-z]+: '
+}
+
+# start COMMAND...: in the background with default signals; its pid in PID
+start()
+{
+	env --default-signal=INT,HUP,TERM,QUIT "$@" >"$WORK/bg.out" 2>"$WORK/bg.err" </dev/null &
+	PID=$!
+	later "kill -9 $PID"
+}
+
+# The exit status of what start started, in STATUS.
+finish()
+{
+	wait "$PID" 2>/dev/null
+	STATUS=$?
+}
+
+# until_true SECONDS COMMAND...
+until_true()
+{
+	local tries=$(($1 * SLOW * 20))
+
+	shift
+	while ! "$@" >/dev/null 2>&1; do
+		((tries-- > 0)) || return 1
+		sleep 0.05
+	done
+}
+
+# --- images -------------------------------------------------------------------
+
+# new FILE SIZE [OPTION...]
+new()
+{
+	local file=$1 size=$2
+
+	shift 2
+	qemu-img create -q -f qcow2 "$@" -- "$file" "$size" || fail "create $file"
+}
+
+# over FILE BACKING [OPTION...]: an overlay; the backing format is qcow2 unless FORMAT says
+over()
+{
+	local file=$1 backing=$2
+
+	shift 2
+	qemu-img create -q -f qcow2 -b "$backing" -F "${FORMAT:-qcow2}" "$@" -- "$file" ||
+		fail "create $file"
+}
+
+# put FILE QEMU-IO-COMMAND...
+put()
+{
+	local file=$1 commands=() c
+
+	shift
+	for c in "$@"; do
+		commands+=(-c "$c")
+	done
+	qemu-io -f "${FORMAT:-qcow2}" "${commands[@]}" -- "$file" >"$WORK/qemu-io" 2>&1 ||
+		fail "qemu-io $file: $(cat "$WORK/qemu-io")"
+}
+
+# A file of bytes that differ by position and by seed, 1 MiB.
+seed_file()
+{
+	local f=$WORK/seed.$1
+
+	[ -e "$f" ] || seq "$1" 7 9999999 | head -c 1M >"$f"
+	echo "$f"
+}
+
+# fill FILE SEED OFFSET LENGTH [FLAG...]: position-dependent bytes
+fill()
+{
+	local file=$1 seed=$2 offset=$3 length=$4
+
+	shift 4
+	put "$file" "write $* -s $(seed_file "$seed") $offset $length"
+}
+
+# The guest's bytes, as a hash. The oracle: taken before the operation.
+content()
+{
+	local raw
+
+	raw=$(mktemp "$WORK/raw.XXXXXX")
+	if ! qemu-img convert -U ${2:+-f "$2"} -O raw "$1" "$raw" 2>"$WORK/convert.err"; then
+		echo "unreadable $RANDOM: $(cat "$WORK/convert.err")"
+	else
+		sha256sum <"$raw"
+	fi
+	rm -f "$raw"
+}
+
+# Of an internal snapshot of the image.
+snapshot_content()
+{
+	local raw
+
+	raw=$(mktemp "$WORK/raw.XXXXXX")
+	qemu-img convert -U -l "snapshot.name=$2" -O raw "$1" "$raw" || echo "unreadable $RANDOM"
+	sha256sum <"$raw"
+	rm -f "$raw"
+}
+
+info()
+{
+	qemu-img info -U --output=json -- "$1"
+}
+
+# The backing string in the header; nothing if there is none.
+backing()
+{
+	info "$1" | jq -r '."backing-filename" // empty'
+}
+
+backing_format()
+{
+	info "$1" | jq -r '."backing-filename-format" // empty'
+}
+
+bytes()
+{
+	stat -c %s -- "$1"
+}
+
+# qemu-img check finds neither errors nor leaks.
+assert_sound()
+{
+	qemu-img check -f qcow2 -- "$1" >"$WORK/check" 2>&1 ||
+		fail "check of $1: $(head -c 1000 "$WORK/check")"
+}
+
+# Leaks at worst (status 3).
+assert_leaks_at_worst()
+{
+	local status
+
+	qemu-img check -f qcow2 -- "$1" >"$WORK/check" 2>&1
+	status=$?
+	[ $status = 0 ] || [ $status = 3 ] ||
+		fail "check of $1: $status $(head -c 1000 "$WORK/check")"
+}
+
+assert_content()
+{
+	assertEquals "content of $1" "$2" "$(content "$1")"
+}
+
+# assert_merged FILE HASH BACKING: content as before, sound, and this backing string
+assert_merged()
+{
+	assert_content "$1" "$2"
+	assert_sound "$1"
+	assertEquals "backing string of $1" "$3" "$(backing "$1")"
+}
+
+# freeze FILE...; later assert_frozen: none of them has changed by a byte
+freeze()
+{
+	sha256sum -- "$@" >"$WORK/frozen"
+}
+
+assert_frozen()
+{
+	sha256sum --quiet -c "$WORK/frozen" >"$WORK/frozen.out" 2>&1 ||
+		fail "changed: $(cat "$WORK/frozen.out")"
+}
+
+# A <- B <- C <- D in the working folder, 5 MiB, each layer with data, zeros and holes
+# of its own, the upper ones partly over the lower ones. Arguments go to create.
+make_chain()
+{
+	new A.qcow2 5M "$@"
+	fill A.qcow2 1 0 3M
+	over B.qcow2 A.qcow2 "$@"
+	fill B.qcow2 2 1M 1M
+	put B.qcow2 'write -z 2M 512k'
+	over C.qcow2 B.qcow2 "$@"
+	fill C.qcow2 3 512k 256k
+	fill C.qcow2 4 3M 1M
+	over D.qcow2 C.qcow2 "$@"
+	fill D.qcow2 5 100k 100k
+	fill D.qcow2 6 1300k 60k
+	put D.qcow2 'write -z 3584k 128k'
+	HASH=$(content D.qcow2)
+}
+
+# A <- B <- D with $1 MiB in B (default 64), for merges that take a while under --rate
+make_slow_chain()
+{
+	local n=${1:-64} i commands=()
+
+	new A.qcow2 "$((n * 2))M"
+	fill A.qcow2 1 0 1M
+	over B.qcow2 A.qcow2
+	for ((i = 0; i < n; i++)); do
+		commands+=("write -s $(seed_file $((i % 3 + 1))) ${i}M 1M")
+	done
+	put B.qcow2 "${commands[@]}"
+	over D.qcow2 B.qcow2
+	fill D.qcow2 5 512k 512k
+	HASH=$(content D.qcow2)
+}
+
+# Wait until the merge started by `start` shows itself on the page.
+merge_runs()
+{
+	# shellcheck disable=SC2016
+	until_true 5 bash -c 'ls -A "$CHAIN_RUNTIME_DIR" | grep -q .'
+}

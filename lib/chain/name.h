@@ -7,9 +7,10 @@
  *	rel/file	against the folder of the overlay (not the working folder)
  *	file:path	a plain path behind it; file:rel is against the WORKING folder
  *	json:{...}	"file.filename", or "file":{"driver":"file","filename":...}, or
- *			"driver":"qcow2" with such a file; inner relative names are
- *against the working folder. Its driver overrides the recorded format. nbd:, nbd://, ...
- *any ':' before the first '/' is a protocol: not a file
+ *			{"driver":"file","filename":...}; inner relative names are against
+ *			the working folder. Its driver counts where the header records no
+ *			format, as with QEMU [measured on 7.2]
+ *	nbd:, nbd://	... any ':' before the first '/' is a protocol: not a file
  */
 #ifndef CHAIN_NAME_H
 #define CHAIN_NAME_H

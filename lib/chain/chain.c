@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT */
+#include "chain/chain.h"
+
+#include <errno.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/size.h"
+#include "chain/foreign.h"
+#include "chain/name.h"
+#include "image/cache.h"
+
+#define CACHE_ALL (24u << 20) /* table caches of a chain, bytes */
+#define CACHE_MIN (64u << 10)
+#define CACHE_MAX (4u << 20)
+
+/* Every file met so far, by inode: a chain may have 65536 images. */
+struct seen {
+	void *tree; /* of struct image, by <search.h> */
+};
+
+static int by_inode(const void *left, const void *right)
+{
+	const struct image *a = left, *b = right;
+
+	if (a->dev != b->dev)
+		return a->dev < b->dev ? -1 : 1;
+	return (a->ino > b->ino) - (a->ino < b->ino);
+}
+
+static void keep_node(void *node)
+{
+	/* the images belong to the chain */
+}
+
+static int no_memory(void)
+{
+	return fail(ENOMEM, "out of memory");
+}
+
+/* One more link, zeroed; NULL: no memory. */
+static struct chain_link *add_link(struct chain *c)
+{
+	struct chain_link *link;
+
+	/* doubled when count reaches a power of two */
+	if ((c->count & (c->count - 1)) == 0) {
+		size_t room = c->count ? 2 * c->count : 1;
+
+		link = reallocarray(c->links, room, sizeof(*link));
+		if (!link)
+			return NULL;
+		c->links = link;
+	}
+	link = &c->links[c->count++];
+	memset(link, 0, sizeof(*link));
+	return link;
+}
+
+/* Which format is the image of this link? A recorded one is believed. */
+static int choose_format(struct chain_link *link, enum image_format *format)
+{
+	int err;
+
+	if (link->format && *link->format) {
+		if (strcmp(link->format, "qcow2") == 0)
+			*format = IMAGE_QCOW2;
+		else if (strcmp(link->format, "raw") == 0)
+			*format = IMAGE_RAW;
+		else
+			return fail(ENOTSUP,
+				    "format \"%s\" is not supported (qcow2 and raw are)",
+				    link->format);
+		return 0;
+	}
+	link->probed = true;
+	err = image_probe(link->path, format);
+	if (!err && *format == IMAGE_RAW)
+		err = foreign_probe(link->path);
+	return err;
+}
+
+static int open_image(struct chain_link *link, unsigned flags, struct seen *seen)
+{
+	unsigned image_flags = (flags & CHAIN_WRITE ? IMAGE_WRITE : 0) |
+			       (flags & CHAIN_LENIENT ? IMAGE_LENIENT : 0);
+	enum image_format format;
+	struct image **met;
+	int err = choose_format(link, &format);
+
+	if (!err)
+		err = image_open(&link->image, link->path, format, image_flags,
+				 CACHE_MIN);
+	if (err)
+		return err;
+	met = tsearch(link->image, &seen->tree, by_inode);
+	if (met && *met == link->image)
+		return 0;
+	err = met ? fail(ELOOP, "the chain runs in a circle: this is %s again",
+			 (*met)->path)
+		  : no_memory();
+	image_close(link->image);
+	link->image = NULL;
+	return err;
+}
+
+/* From the header of an image to where the one below it is. */
+static int resolve(struct chain_link *link, const struct chain_link *overlay)
+{
+	const struct qcow2_header *h = &overlay->image->header;
+	struct name n = {0};
+	int err;
+
+	link->string = strdup(h->backing_name);
+	/* until it is known better: shown when it cannot be resolved */
+	link->path = strdup(h->backing_name);
+	link->format = strdup(h->backing_format);
+	if (!link->string || !link->path || !link->format)
+		return no_memory();
+	err = name_parse(h->backing_name, overlay->path, &n);
+	if (err)
+		return err;
+	if (!n.path)
+		return fail(ENOTSUP, "protocol \"%.*s\" is not supported, only files are",
+			    (int)strcspn(link->string, ":"), link->string);
+	free(link->path);
+	link->path = TAKE(n.path);
+	/* as QEMU: a driver in json: counts only when the header records no format */
+	if (!*link->format && n.format) {
+		free(link->format);
+		link->format = TAKE(n.format);
+	}
+	name_release(&n);
+	return 0;
+}
+
+static bool has_backing(const struct image *img)
+{
+	return img->format == IMAGE_QCOW2 && img->header.backing_name[0];
+}
+
+/* Keep the error in the link, and make the thread's sentence name the file. */
+static int broken(struct chain *c, int err)
+{
+	struct chain_link *link = &c->links[c->count - 1];
+
+	link->error = c->error = err;
+	link->why = fail_take();
+	if (!link->why)
+		link->why = strdup(strerror(-err));
+	if (!link->why)
+		return no_memory();
+	if (!link->path)
+		return err;
+	if (c->count > 1)
+		fail(-err, "%s (backing file of %s)", link->why, link[-1].path);
+	else
+		fail(-err, "%s", link->why);
+	return fail_in(err, link->path);
+}
+
+/* The link below the last one. 1: there is none. */
+static int add_below(struct chain *c, unsigned flags, struct seen *seen)
+{
+	struct chain_link *link;
+	int err;
+
+	if (!has_backing(c->links[c->count - 1].image))
+		return 1;
+	link = add_link(c);
+	if (!link)
+		return c->error = no_memory();
+	err = resolve(link, link - 1);
+	if (!err && c->count > CHAIN_MAX_DEPTH)
+		err = fail(ELOOP, "the chain has more than %d images", CHAIN_MAX_DEPTH);
+	if (!err)
+		err = open_image(link, flags & ~CHAIN_WRITE, seen);
+	return err ? broken(c, err) : 0;
+}
+
+/* Now that the number of images is known: the memory for tables, in equal parts. */
+static int share_cache(struct chain *c)
+{
+	size_t bytes = CACHE_ALL / (c->count + 1);
+
+	bytes = bytes > CACHE_MAX ? CACHE_MAX : bytes;
+	if (bytes <= CACHE_MIN)
+		return 0;
+	for (size_t i = 0; i < c->count; i++) {
+		struct image *img = c->links[i].image;
+		struct cache *cache;
+
+		if (!img || !img->cache)
+			continue;
+		cache = cache_new(img->fd, bytes);
+		if (!cache)
+			return c->error = no_memory();
+		cache_free(img->cache);
+		img->cache = cache;
+	}
+	return 0;
+}
+
+static int open_all(struct chain *c, const char *path, const char *format, unsigned flags,
+		    struct seen *seen)
+{
+	struct chain_link *link = add_link(c);
+	int err;
+
+	if (!link)
+		return c->error = no_memory();
+	link->path = strdup(path);
+	/* the user's word for the format, for choose_format only */
+	link->format = strdup(format ? format : "");
+	if (!link->path || !link->format)
+		return broken(c, no_memory());
+	err = open_image(link, flags, seen);
+	link->probed = !format;
+	free(link->format);
+	link->format = NULL;
+	if (err)
+		return broken(c, err);
+	while (!err)
+		err = add_below(c, flags, seen);
+	return err < 0 ? err : 0;
+}
+
+int chain_open(struct chain **out, const char *path, const char *format, unsigned flags)
+{
+	struct chain *c = *out = calloc(1, sizeof(*c));
+	struct seen seen = {NULL};
+	int err;
+
+	if (!c)
+		return no_memory();
+	err = open_all(c, path, format, flags, &seen);
+	tdestroy(seen.tree, keep_node);
+	if (!err || flags & CHAIN_LENIENT) {
+		int failed = share_cache(c);
+
+		err = err ? err : failed;
+	}
+	return err;
+}
+
+void chain_close(struct chain *c)
+{
+	if (!c)
+		return;
+	for (size_t i = 0; i < c->count; i++) {
+		struct chain_link *link = &c->links[i];
+
+		if (link->image)
+			image_close(link->image);
+		free(link->path);
+		free(link->string);
+		free(link->format);
+		free(link->why);
+	}
+	free(c->links);
+	free(c);
+}
+
+int chain_find(const struct chain *c, const char *path, size_t *depth)
+{
+	struct stat st;
+
+	if (stat(path, &st) != 0)
+		return fail_in(fail_errno(errno, "cannot find it"), path);
+	for (size_t i = 0; i < c->count; i++) {
+		const struct image *img = c->links[i].image;
+
+		if (img && img->dev == st.st_dev && img->ino == st.st_ino) {
+			*depth = i;
+			return 0;
+		}
+	}
+	return fail_in(fail(ENOENT, "not in the chain of %s", c->links[0].path), path);
+}

@@ -1,4 +1,21 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * The shared page as its owner and worker write it. What lies where, who lives, the order
+ * of stores and what a crash leaves: the essay in page/layout.h. Others read it, and ask
+ * for a pause, a cancel or another rate, through page/reader.h.
+ *
+ *	if (page_publish(&page, dev, ino, &job) < 0)
+ *		a warning; page is NULL and the merge goes on without
+ *	... now and then:
+ *	page_report(page, &progress);
+ *	page_control(page, &control);
+ *	...
+ *	page_withdraw(page);
+ *
+ * A page is a convenience: nothing of a merge depends on it, and every function takes
+ * NULL for "there is none". One thread calls page_report, page_control and page_withdraw;
+ * page_failed may come from any thread, but from one at a time.
+ */
 #ifndef PAGE_PAGE_H
 #define PAGE_PAGE_H
 
@@ -28,12 +45,30 @@ struct page_control {
 	uint64_t speed;
 };
 
-/* Owner and worker (offline they are one process). -EAGAIN: somebody else's page lives.
+/*
+ * Owner and worker (offline they are one process). dev, ino: of the active image.
+ * -EAGAIN: somebody else's page lives; the sentence names the process. Anything else: no
+ * room, no permission, a folder that is not to be trusted: the sentence says which. *out
+ * is NULL on every error.
  */
 int page_publish(struct page **out, dev_t dev, ino_t ino, const struct page_job *job);
+
+/*
+ * Show how far it is. Cheap: call it as often as there is news. About once a second it
+ * looks whether the page was deleted, and publishes a copy if so.
+ */
 void page_report(struct page *p, const struct page_progress *progress);
+
+/* What went wrong, errno (of either sign) and sentence; the first one stays. */
 void page_failed(struct page *p, int error, const char *sentence);
+
+/*
+ * How others want it to be, and tell them that it was seen: act on it right after. Poll
+ * it a few times per second. Without a page *out stays as it is (so set it up with what
+ * the user asked for).
+ */
 void page_control(struct page *p, struct page_control *out);
+
 /* Unlocks and removes the page. */
 void page_withdraw(struct page *p);
 

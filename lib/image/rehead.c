@@ -28,6 +28,38 @@ int image_rehead_check(struct image *img, const struct qcow2_change *change)
 	return first ? plan(img, change, first, &w) : fail(ENOMEM, "out of memory");
 }
 
+/*
+ * Only what a change may touch, and only when it differs: other threads read the
+ * geometry in img->header meanwhile.
+ */
+static int reload(struct image *img, uint8_t *first, size_t len)
+{
+	CLEANUP_FREE struct qcow2_header *n = malloc(sizeof(*n));
+	struct qcow2_header *h = &img->header;
+	int err = n ? read_at(img->fd, first, len, 0) : fail(ENOMEM, "out of memory");
+
+	if (!err)
+		err = qcow2_header_decode(first, len, n);
+	if (err)
+		return err;
+	h->backing_offset = n->backing_offset;
+	h->backing_length = n->backing_length;
+	memcpy(h->backing_name, n->backing_name, sizeof(h->backing_name));
+	memcpy(h->backing_format, n->backing_format, sizeof(h->backing_format));
+	h->has_mark = n->has_mark;
+	h->mark = n->mark;
+	h->refcount_table_offset = n->refcount_table_offset;
+	h->refcount_table_clusters = n->refcount_table_clusters;
+	if (h->incompatible != n->incompatible)
+		h->incompatible = n->incompatible;
+	h->compatible = n->compatible;
+	h->autoclear = n->autoclear;
+	h->has_unknown_extensions = n->has_unknown_extensions;
+	h->extensions_start = n->extensions_start;
+	h->extensions_end = n->extensions_end;
+	return 0;
+}
+
 int image_rehead(struct image *img, const struct qcow2_change *change)
 {
 	size_t len = image_cluster_size(img);
@@ -54,6 +86,5 @@ int image_rehead(struct image *img, const struct qcow2_change *change)
 		return err;
 	if (memcmp(back, w.sector, sizeof(back)) != 0)
 		return fail(EIO, "the header reads back different from what was written");
-	err = read_at(img->fd, first, len, 0);
-	return err ? err : qcow2_header_decode(first, len, &img->header);
+	return reload(img, first, len);
 }

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/* The allocator: a pointer that moves up. */
+#include "image/alloc.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/size.h"
+#include "image/refs.h"
+#include "qcow2/refcount.h"
+
+/* The file grows in steps of this, so that writes never extend it. */
+#define EXTEND (64u << 20)
+
+int alloc_open(struct alloc *a, struct image *img, bool dry)
+{
+	const struct qcow2_header *h = &img->header;
+
+	*a = (struct alloc){.img = img, .dry = dry};
+	pthread_mutex_init(&a->lock, NULL);
+	a->start = round_up(img->file_size, image_cluster_size(img));
+	a->next = a->start;
+	a->table_words = (uint64_t)h->refcount_table_clusters << (h->cluster_bits - 3);
+	return 0;
+}
+
+static int add_block(struct alloc *a, uint64_t index, uint64_t host)
+{
+	if (a->n_blocks == a->cap_blocks) {
+		size_t cap = a->cap_blocks ? 2 * a->cap_blocks : 16;
+		struct alloc_block *more = realloc(a->blocks, cap * sizeof(*more));
+
+		if (!more)
+			return fail(ENOMEM, "out of memory");
+		a->blocks = more;
+		a->cap_blocks = cap;
+	}
+	a->blocks[a->n_blocks++] = (struct alloc_block){index, host};
+	return 0;
+}
+
+/*
+ * A table that reaches to `index` and beyond goes to a->next, and behind it the
+ * blocks that count the table and themselves.
+ */
+static int grow_table(struct alloc *a, uint64_t index)
+{
+	unsigned bits = a->img->cluster_bits,
+		 block_bits = qcow2_refblock_bits(&a->img->header);
+	uint64_t first = a->next >> bits, clusters = a->table_words >> (bits - 3),
+		 blocks = 0;
+	int err = 0;
+
+	/*
+	 * One commit shows one table: a second growth before it replaces the first, whose
+	 * clusters stay unused. It cannot happen unless a batch outgrows a doubled table.
+	 */
+	do {
+		clusters = clusters ? 2 * clusters : 1;
+	} while (clusters << (bits - 3) <= index);
+	for (uint64_t last = 0; blocks != last || !blocks;) {
+		last = blocks;
+		blocks = ((first + clusters + last - 1) >> block_bits) - index + 1;
+		while (clusters << (bits - 3) < index + blocks)
+			clusters *= 2;
+	}
+	if (clusters << bits > QCOW2_REFTABLE_MAX)
+		return fail(EFBIG,
+			    "the refcount table cannot grow any more; "
+			    "use larger clusters (qemu-img convert -o cluster_size=...)");
+	for (uint64_t i = 0; i < blocks && !err; i++)
+		err = add_block(a, index + i, (first + clusters + i) << bits);
+	a->table_host = a->next;
+	a->table_clusters = (uint32_t)clusters;
+	a->table_words = clusters << (bits - 3);
+	a->next += (clusters + blocks) << bits;
+	a->range = index + blocks;
+	return err;
+}
+
+/* Make sure that some refcount block counts the cluster at a->next. */
+static int enter_range(struct alloc *a)
+{
+	unsigned bits = a->img->cluster_bits;
+	uint64_t index = a->next >> bits >> qcow2_refblock_bits(&a->img->header),
+		 block = 0;
+	int err = 0;
+
+	if (a->range == index + 1)
+		return 0;
+	if (index >= a->table_words)
+		return grow_table(a, index);
+	/* Pending blocks stand in ascending order. */
+	for (size_t i = a->n_blocks; i-- && a->blocks[i].index >= index;)
+		if (a->blocks[i].index == index)
+			block = a->blocks[i].host;
+	if (!block)
+		err = refs_block(a->img, a->next >> bits, &block);
+	if (!err && !block) {
+		err = add_block(a, index, a->next);
+		a->next += image_cluster_size(a->img);
+	}
+	if (!err)
+		a->range = index + 1;
+	return err;
+}
+
+/* Move a->next to a cluster that is counted and free. */
+static int find_free(struct alloc *a)
+{
+	uint64_t count;
+	int err;
+
+	for (;;) {
+		uint64_t at;
+
+		do {
+			at = a->next;
+			err = enter_range(a);
+		} while (!err && a->next != at);
+		if (!err)
+			err = refs_get(a->img, a->next >> a->img->cluster_bits, &count);
+		if (err || !count)
+			return err;
+		a->next += image_cluster_size(a->img);
+	}
+}
+
+static int extend(struct alloc *a)
+{
+	uint64_t size = round_up(a->next, EXTEND);
+
+	if (a->dry || a->next <= a->img->file_size)
+		return 0;
+	if (ftruncate(a->img->fd, (off_t)size) < 0)
+		return fail_errno(errno, "cannot extend the file to %ju bytes",
+				  (uintmax_t)size);
+	a->img->file_size = size;
+	return 0;
+}
+
+static int take(struct alloc *a, uint64_t want, uint64_t *host, uint64_t *got)
+{
+	uint64_t cluster = image_cluster_size(a->img), count;
+	int err = find_free(a);
+
+	if (err)
+		return err;
+	*host = a->next;
+	*got = 0;
+	while (*got < want) {
+		uint64_t index = a->next >> a->img->cluster_bits >>
+				 qcow2_refblock_bits(&a->img->header);
+
+		if (a->range != index + 1)
+			break;
+		err = refs_get(a->img, a->next >> a->img->cluster_bits, &count);
+		if (err)
+			return err;
+		if (count)
+			break;
+		a->next += cluster;
+		++*got;
+	}
+	return extend(a);
+}
+
+int alloc_run(struct alloc *a, uint64_t want, uint64_t *host, uint64_t *got)
+{
+	LOCK_SCOPE(&a->lock);
+
+	return take(a, want, host, got);
+}
+
+int alloc_blob(struct alloc *a, uint32_t bytes, uint64_t paths, uint64_t *host)
+{
+	LOCK_SCOPE(&a->lock);
+	uint64_t cluster = image_cluster_size(a->img), got, fresh;
+	uint64_t max = qcow2_refcount_max(a->img->header.refcount_order);
+	uint64_t size = round_up(bytes, 512), room = 0;
+	bool shares;
+	int err;
+
+	if (a->blob_next)
+		room = round_up(a->blob_next + 1, cluster) - a->blob_next;
+	shares = room && room < cluster && a->blob_users + paths <= max;
+	if (shares && size <= room) {
+		*host = a->blob_next;
+		a->blob_users += paths;
+		a->blob_next = size == room ? 0 : a->blob_next + size;
+		return 0;
+	}
+	err = take(a, 1, &fresh, &got);
+	if (err)
+		return err;
+	/* Straddle two clusters only where they are neighbours. */
+	if (shares && fresh == a->blob_next + room) {
+		*host = a->blob_next;
+		a->blob_next = fresh + (size - room);
+	} else {
+		*host = fresh;
+		a->blob_next = fresh + size;
+	}
+	a->blob_users = paths;
+	if (a->blob_next % cluster)
+		return 0;
+	a->blob_next = 0;
+	return 0;
+}
+
+uint64_t alloc_file_size(struct alloc *a)
+{
+	LOCK_SCOPE(&a->lock);
+
+	return a->next > a->start ? a->next : a->dry ? a->img->file_size : a->start;
+}
+
+int alloc_close(struct alloc *a)
+{
+	int err = 0;
+
+	if (!a->dry && a->next > a->start) {
+		if (ftruncate(a->img->fd, (off_t)a->next) < 0)
+			err = fail_errno(errno, "cannot cut the file to its length");
+		else
+			a->img->file_size = a->next;
+	}
+	free(a->blocks);
+	a->blocks = NULL;
+	pthread_mutex_destroy(&a->lock);
+	return err;
+}

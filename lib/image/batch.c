@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/* A batch: links that wait for the commit. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/fail.h"
+#include "image/link.h"
+
+static int grow(void **items, size_t *cap, size_t count, size_t size)
+{
+	size_t n = *cap ? 2 * *cap : 64;
+	void *more;
+
+	if (count < *cap)
+		return 0;
+	more = realloc(*items, n * size);
+	if (!more)
+		return fail(ENOMEM, "out of memory for %zu links", n);
+	*items = more;
+	*cap = n;
+	return 0;
+}
+
+/* Does `next` go on where `last` ends? Then one run can stand for both. */
+static bool joins(const struct link *last, const struct link *next, unsigned bits)
+{
+	uint64_t bytes = (uint64_t)last->clusters << bits;
+
+	if (last->kind != next->kind || last->guest + bytes != next->guest ||
+	    (uint64_t)last->clusters + next->clusters > UINT32_MAX)
+		return false;
+	return last->kind == LINK_ZERO ||
+	       (last->kind == LINK_DATA && last->host + bytes == next->host);
+}
+
+int batch_add(struct batch *b, unsigned cluster_bits, const struct link *link)
+{
+	int err;
+
+	b->clusters += link->clusters;
+	if (b->n_links && joins(&b->links[b->n_links - 1], link, cluster_bits)) {
+		b->links[b->n_links - 1].clusters += link->clusters;
+		return 0;
+	}
+	err = grow((void **)&b->links, &b->cap_links, b->n_links, sizeof(*b->links));
+	if (!err)
+		b->links[b->n_links++] = *link;
+	return err;
+}
+
+int batch_add_table(struct batch *b, uint64_t l1_index, uint64_t host)
+{
+	int err = grow((void **)&b->tables, &b->cap_tables, b->n_tables,
+		       sizeof(*b->tables));
+
+	if (!err)
+		b->tables[b->n_tables++] = (struct link_table){l1_index, host};
+	return err;
+}
+
+void batch_reset(struct batch *b)
+{
+	b->n_links = b->n_tables = 0;
+	b->clusters = 0;
+}
+
+void batch_release(struct batch *b)
+{
+	free(b->links);
+	free(b->tables);
+	*b = (struct batch){0};
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a commit is going to write: words at file offsets, and refcounts to raise.
+ * Collected first, then sorted and written with one call per neighbouring run.
+ */
+#ifndef IMAGE_CHANGES_H
+#define IMAGE_CHANGES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "image/image.h"
+#include "qcow2/word.h"
+
+struct change {
+	uint64_t offset; /* of the word in the file */
+	struct qcow2_word word;
+};
+
+struct changes {
+	struct change *items;
+	size_t count, cap;
+};
+
+struct raise {
+	uint64_t cluster; /* host cluster index of the first */
+	uint64_t count;
+	uint64_t add; /* to each one's refcount */
+};
+
+struct raises {
+	struct raise *items;
+	size_t count, cap;
+};
+
+int changes_add(struct changes *c, uint64_t offset, struct qcow2_word word);
+/* Write all through the cache, each word as `bytes` (8 or 16) bytes. Not synced. */
+int changes_write(struct changes *c, struct image *img, unsigned bytes);
+void changes_release(struct changes *c);
+
+int raises_add(struct raises *r, uint64_t cluster, uint64_t count, uint64_t add);
+/* Raise all. Not synced. */
+int raises_write(struct raises *r, struct image *img);
+void raises_release(struct raises *r);
+
+#endif

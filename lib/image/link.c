@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The commit, in this order and no other:
+ *
+ *	S0  only when refcount structures grow: image/grow.c
+ *	S1  refcounts up; complete new L2 tables; then fdatasync (the data of the
+ *	    links has been written before; an external data file is synced first)
+ *	S2  L2 words in existing tables, L1 words; then fdatasync
+ *
+ * Nothing else in the library makes a cluster visible.
+ */
+#include "image/link.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/size.h"
+#include "image/changes.h"
+#include "image/grow.h"
+#include "image/map.h"
+
+/* Tables that share one L2 table at the L1 index at hand, or that all lack one. */
+struct group {
+	uint64_t l2; /* host offset */
+	uint64_t paths; /* L1 entries that lead to it */
+	bool wanted; /* one of them belongs to the pass */
+	bool fresh; /* made by this commit */
+};
+
+struct commit {
+	struct committer *c;
+	struct image *img;
+	const struct batch *batch;
+	struct group *groups;
+	size_t n_groups;
+	uint64_t l1_index; /* what groups are about; UINT64_MAX: nothing yet */
+	struct changes fresh_words, words, l1_words;
+	struct raises raises;
+};
+
+static bool in_pass(const struct committer *c, unsigned table)
+{
+	for (unsigned i = 0; i < c->n_pass; i++)
+		if (c->pass[i] == table)
+			return true;
+	return false;
+}
+
+/* Does this table need an L2 table at the index, should guest data come there? */
+static bool covers(const struct image *img, unsigned table, uint64_t l1_index)
+{
+	const struct image_table *t = &img->tables[table];
+	unsigned bits = qcow2_l2_span_bits(&img->header);
+
+	return l1_index < t->l1_entries && l1_index <= (t->size - 1) >> bits && t->size;
+}
+
+/*
+ * The groups of one L1 index. groups must have room for all tables and one more; the
+ * group of those without a table, if any, comes last with l2 == 0.
+ */
+static int resolve(const struct committer *c, uint64_t l1_index, struct group *groups,
+		   size_t *count)
+{
+	struct group missing = {.fresh = true, .wanted = true};
+	size_t n = 0;
+
+	for (unsigned t = 0; t < c->img->n_tables; t++) {
+		bool wanted = in_pass(c, t);
+		size_t i = 0;
+		uint64_t l2;
+		int err = image_l2_offset(c->img, t, l1_index, &l2);
+
+		if (err)
+			return err;
+		if (!l2) {
+			missing.paths += wanted && covers(c->img, t, l1_index);
+			continue;
+		}
+		while (i < n && groups[i].l2 != l2)
+			i++;
+		if (i == n)
+			groups[n++] = (struct group){.l2 = l2};
+		groups[i].paths++;
+		groups[i].wanted |= wanted;
+	}
+	if (missing.paths)
+		groups[n++] = missing;
+	*count = n;
+	return 0;
+}
+
+int link_paths(const struct committer *c, uint64_t l1_index, uint64_t *missing,
+	       uint64_t *total)
+{
+	CLEANUP_FREE struct group *groups = NULL;
+	size_t n;
+	int err;
+
+	groups = calloc(c->img->n_tables + 1, sizeof(*groups));
+	err = groups ? resolve(c, l1_index, groups, &n) : fail(ENOMEM, "out of memory");
+	*missing = *total = 0;
+	for (size_t i = 0; !err && i < n; i++) {
+		if (groups[i].fresh)
+			*missing = groups[i].paths;
+		if (groups[i].wanted)
+			*total += groups[i].paths;
+	}
+	return err;
+}
+
+/* A new L2 table: counted in S1, shown by its L1 words in S2. */
+static int add_table(struct commit *k, struct group *g)
+{
+	const struct batch *b = k->batch;
+	uint64_t l1_word;
+	int err;
+
+	for (size_t i = 0; i < b->n_tables; i++)
+		if (b->tables[i].l1_index == k->l1_index)
+			g->l2 = b->tables[i].host;
+	if (!g->l2)
+		return fail(EINVAL, "no L2 table was allocated for L1 entry %ju",
+			    (uintmax_t)k->l1_index);
+	l1_word = g->l2 | (g->paths == 1 ? QCOW2_COPIED : 0);
+	err = raises_add(&k->raises, g->l2 >> k->img->cluster_bits, 1, g->paths);
+	for (unsigned i = 0; i < k->c->n_pass && !err; i++) {
+		unsigned t = k->c->pass[i];
+		uint64_t l2 = 0;
+
+		if (!covers(k->img, t, k->l1_index))
+			continue;
+		err = image_l2_offset(k->img, t, k->l1_index, &l2);
+		if (!err && !l2)
+			err = changes_add(&k->l1_words,
+					  k->img->tables[t].l1_offset + 8 * k->l1_index,
+					  (struct qcow2_word){l1_word, 0});
+	}
+	return err;
+}
+
+static int turn_to(struct commit *k, uint64_t l1_index)
+{
+	int err;
+
+	if (k->l1_index == l1_index)
+		return 0;
+	k->l1_index = l1_index;
+	err = resolve(k->c, l1_index, k->groups, &k->n_groups);
+	if (!err && k->n_groups && k->groups[k->n_groups - 1].fresh)
+		err = add_table(k, &k->groups[k->n_groups - 1]);
+	return err;
+}
+
+/* Is the word of this group still what the link expects? */
+static int matches(const struct commit *k, const struct group *g, const struct link *l,
+		   uint64_t index, bool *yes)
+{
+	struct qcow2_word w = {0, 0};
+	struct qcow2_mapping m;
+	int err = g->fresh ? 0 : image_l2_word(k->img, g->l2, index, &w);
+
+	if (err)
+		return err;
+	if (l->kind == LINK_FILL) {
+		*yes = w.word == l->expect.word && w.bitmap == l->expect.bitmap;
+		return 0;
+	}
+	err = qcow2_word_decode(&k->img->header, w, &m);
+	*yes = !err && m.kind == QCOW2_HOLE;
+	return err;
+}
+
+static struct qcow2_word filled(const struct commit *k, const struct link *l, bool copied)
+{
+	struct qcow2_word w = l->expect;
+
+	if (!(w.word & QCOW2_OFFSET_MASK) && l->data)
+		w.word = qcow2_word_data(&k->img->header, l->host, copied).word;
+	w.bitmap |= (uint64_t)l->zero << 32 | l->data;
+	return w;
+}
+
+/* The word of cluster i of a link, and the refcounts that it takes. */
+static int word_of(struct commit *k, const struct link *l, uint64_t i, uint64_t paths,
+		   struct qcow2_word *w)
+{
+	const struct qcow2_header *h = &k->img->header;
+	unsigned bits = k->img->cluster_bits;
+	bool own = k->img->data_fd == k->img->fd, copied = paths == 1 || !own;
+	uint64_t host = l->host + (i << bits), first = host >> bits;
+	int err;
+
+	switch (l->kind) {
+	case LINK_ZERO:
+		*w = qcow2_word_zero(h);
+		return 0;
+	case LINK_BLOB:
+		err = qcow2_word_deflated(h, host, l->stored, w);
+		if (err)
+			return fail(-err,
+				    "compressed data at %ju does not fit an L2 entry",
+				    (uintmax_t)host);
+		return raises_add(&k->raises, first,
+				  ((host + l->stored - 1) >> bits) - first + 1, paths);
+	case LINK_DATA:
+		*w = qcow2_word_data(h, host, copied);
+		break;
+	case LINK_FILL:
+		*w = filled(k, l, copied);
+		if (l->expect.word & QCOW2_OFFSET_MASK || !l->data)
+			return 0;
+		break;
+	}
+	return own ? raises_add(&k->raises, first, 1, paths) : 0;
+}
+
+/* One guest cluster: into every group where it is still what the link expects. */
+static int link_cluster(struct commit *k, const struct link *l, uint64_t i)
+{
+	const struct qcow2_header *h = &k->img->header;
+	uint64_t guest = l->guest + (i << k->img->cluster_bits), paths = 0, index;
+	struct qcow2_word w;
+	int err = turn_to(k, guest >> qcow2_l2_span_bits(h));
+
+	index = guest >> k->img->cluster_bits & (qcow2_l2_entries(h) - 1);
+	/* Twice: the word depends on how many paths there are in all. */
+	for (size_t g = 0; g < k->n_groups && !err; g++) {
+		bool yes = false;
+
+		if (!k->groups[g].wanted)
+			continue;
+		err = matches(k, &k->groups[g], l, index, &yes);
+		paths += yes ? k->groups[g].paths : 0;
+	}
+	if (!err && !paths)
+		k->c->lost++;
+	if (err || !paths)
+		return err;
+	err = word_of(k, l, i, paths, &w);
+	for (size_t g = 0; g < k->n_groups && !err; g++) {
+		struct group *to = &k->groups[g];
+		bool yes = false;
+
+		if (to->wanted)
+			err = matches(k, to, l, index, &yes);
+		if (!err && yes)
+			err = changes_add(to->fresh ? &k->fresh_words : &k->words,
+					  to->l2 + index * qcow2_word_bytes(h), w);
+	}
+	return err;
+}
+
+static int by_guest(const void *a, const void *b)
+{
+	uint64_t x = ((const struct link *)a)->guest, y = ((const struct link *)b)->guest;
+
+	return (x > y) - (x < y);
+}
+
+static int collect(struct commit *k, struct batch *b)
+{
+	int err = 0;
+
+	qsort(b->links, b->n_links, sizeof(*b->links), by_guest);
+	for (size_t n = 0; n < b->n_links && !err; n++)
+		for (uint64_t i = 0; i < b->links[n].clusters && !err; i++)
+			err = link_cluster(k, &b->links[n], i);
+	return err;
+}
+
+static int sync_counted(struct committer *c, int fd)
+{
+	int err = sync_data(fd);
+
+	c->syncs++;
+	if (err)
+		c->broken = true;
+	return err;
+}
+
+static int write_out(struct commit *k)
+{
+	struct image *img = k->img;
+	unsigned bytes = qcow2_word_bytes(&img->header);
+	int err;
+
+	/* S0 */
+	err = refs_grow(k->c->alloc, &k->c->syncs);
+	if (err)
+		k->c->broken = true;
+	/* S1 */
+	if (!err)
+		err = raises_write(&k->raises, img);
+	if (!err)
+		err = changes_write(&k->fresh_words, img, bytes);
+	if (!err && img->data_fd != img->fd)
+		err = sync_counted(k->c, img->data_fd);
+	if (!err)
+		err = sync_counted(k->c, img->fd);
+	/* S2 */
+	if (!err)
+		err = changes_write(&k->words, img, bytes);
+	if (!err)
+		err = changes_write(&k->l1_words, img, 8);
+	if (!err && (k->words.count || k->l1_words.count))
+		err = sync_counted(k->c, img->fd);
+	return err;
+}
+
+int link_commit(struct committer *c, struct batch *b)
+{
+	struct commit k = {.c = c, .img = c->img, .batch = b, .l1_index = UINT64_MAX};
+	int err = 0;
+
+	if (c->broken)
+		return fail(EIO, "a sync failed before; nothing more is written");
+	if (!b->n_links)
+		return 0;
+	k.groups = calloc(c->img->n_tables + 1, sizeof(*k.groups));
+	if (!k.groups)
+		err = fail(ENOMEM, "out of memory");
+	if (!err)
+		err = collect(&k, b);
+	if (!err)
+		err = write_out(&k);
+	free(k.groups);
+	changes_release(&k.fresh_words);
+	changes_release(&k.words);
+	changes_release(&k.l1_words);
+	raises_release(&k.raises);
+	if (!err)
+		batch_reset(b);
+	return err;
+}

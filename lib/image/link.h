@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Links, batches of them, and the commit: the only place that makes anything visible.
+ *
+ * A link makes a host cluster (or zero) the answer for a guest cluster in every table
+ * of the pass where that guest cluster is still what the link expects. A table is an L1
+ * (the active one or an internal snapshot's); tables that share an L2 table get one
+ * word; the refcount of the host cluster is the number of L1 paths that lead to it.
+ *
+ * The commit of a batch, in this order:
+ *
+ *	S0  only when refcount structures grow: new refcount blocks complete, sync, then
+ *the table words that show them (a moved table: complete, sync, header, sync) S1
+ *refcounts up; all data (written by the caller before); complete new L2 tables; the file
+ *length covers every cluster; an external data file first; then fdatasync S2  L2 words in
+ *existing tables, L1 words; then fdatasync
+ *
+ * A crash at any instant, with any unsynced writes lost in any order, leaves each word
+ * old or new, and every new word leads to durable data with a refcount: leaks at worst.
+ *
+ * After a failed sync nobody knows what the disk holds (the kernel marks the pages
+ * clean): the batch writer is broken and every later commit fails with -EIO.
+ */
+#ifndef IMAGE_LINK_H
+#define IMAGE_LINK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "image/alloc.h"
+#include "image/image.h"
+#include "qcow2/word.h"
+
+enum link_kind {
+	LINK_DATA, /* a run of clusters of data at host */
+	LINK_ZERO, /* a run of clusters that read zero (v3) */
+	LINK_BLOB, /* one compressed cluster */
+	LINK_FILL, /* one extended L2 cluster: the subclusters in data and zero */
+};
+
+struct link {
+	enum link_kind kind;
+	uint64_t guest; /* guest offset, a multiple of the cluster */
+	uint64_t host; /* DATA, BLOB, FILL with data */
+	uint32_t clusters; /* DATA, ZERO: how many; else 1 */
+	uint32_t stored; /* BLOB: bytes */
+	uint32_t data, zero; /* FILL: a bit for each subcluster to set */
+	struct qcow2_word expect; /* FILL: what the word must still be */
+};
+
+/* A new L2 table, for every table of the pass that has none at this L1 index. */
+struct link_table {
+	uint64_t l1_index;
+	uint64_t host;
+};
+
+struct batch {
+	struct link *links;
+	size_t n_links, cap_links;
+	struct link_table *tables;
+	size_t n_tables, cap_tables;
+	uint64_t clusters; /* guest clusters in links */
+};
+
+/* Add a link; runs that go on where the last one ended are joined. */
+int batch_add(struct batch *b, unsigned cluster_bits, const struct link *link);
+int batch_add_table(struct batch *b, uint64_t l1_index, uint64_t host);
+void batch_reset(struct batch *b);
+void batch_release(struct batch *b);
+
+struct committer {
+	struct image *img;
+	struct alloc *alloc;
+	const unsigned *pass; /* the tables (indices of img->tables) that links go to */
+	unsigned n_pass;
+	bool broken; /* a sync failed: nothing more is written */
+	uint64_t lost; /* clusters whose word was not what the link expected */
+	uint64_t syncs;
+};
+
+/*
+ * Commit b and reset it. One thread at a time. The links' data must have been
+ * written. Links to one guest cluster twice in a batch are an error of the caller.
+ */
+int link_commit(struct committer *c, struct batch *b);
+
+/*
+ * For the L1 entry at this index: how many L1 paths of the pass have no L2 table there
+ * (*missing; a new table is needed if not 0), and to how many paths a link leads in all.
+ */
+int link_paths(const struct committer *c, uint64_t l1_index, uint64_t *missing,
+	       uint64_t *total);
+
+#endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/* The beginning and the end of every program. */
+#include "common.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "status.h"
+
+volatile sig_atomic_t stop_signal;
+
+static const char *name_of_program;
+static bool ended;
+
+static const struct argp_option options[] = {
+	{"quiet", 'q', NULL, 0, "Say nothing that is not an error", 90},
+	{"verbose", 'v', NULL, 0, "Say more", 90},
+	{"json", 1000, NULL, 0, "Write JSON to standard output", 90},
+	{0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct common_options *o = state->input;
+
+	switch (key) {
+	case 'q':
+		o->quiet = true;
+		return 0;
+	case 'v':
+		o->verbose++;
+		return 0;
+	case 1000:
+		o->json = true;
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+const struct argp common_argp = {.options = options, .parser = parse};
+
+static void version(FILE *to, struct argp_state *state)
+{
+	fprintf(to, "%s (chain-tools) %s\n", name_of_program, CHAIN_VERSION);
+}
+
+static void on_signal(int number)
+{
+	if (!stop_signal)
+		__atomic_store_n(&stop_signal, number, __ATOMIC_RELAXED);
+}
+
+static void catch_signals(void)
+{
+	static const int stops[] = {SIGHUP, SIGINT, SIGTERM};
+	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+	struct sigaction ignore = {.sa_handler = SIG_IGN}, old;
+
+	for (size_t i = 0; i < sizeof(stops) / sizeof(*stops); i++)
+		sigaddset(&action.sa_mask, stops[i]);
+	for (size_t i = 0; i < sizeof(stops) / sizeof(*stops); i++) {
+		if (stops[i] == SIGHUP && sigaction(SIGHUP, NULL, &old) == 0 &&
+		    old.sa_handler == SIG_IGN)
+			continue;
+		sigaction(stops[i], &action, NULL);
+	}
+	sigaction(SIGPIPE, &ignore, NULL);
+}
+
+/* A chain may be longer than the usual 1024 open files. */
+static void raise_files(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+/* --help and --version leave through exit() in argp, past common_end. */
+static void at_exit(void)
+{
+	if (!ended && common_end(name_of_program, 0))
+		_exit(STATUS_IO);
+}
+
+void common_begin(const char *program)
+{
+	name_of_program = program;
+	argp_err_exit_status = STATUS_USAGE;
+	argp_program_version_hook = version;
+	catch_signals();
+	raise_files();
+	atexit(at_exit);
+}
+
+int common_end(const char *program, int status)
+{
+	bool failed = ferror(stdout) != 0;
+	char text[128];
+	int err = 0;
+
+	ended = true;
+	errno = 0;
+	if (fflush(stdout) != 0 || fclose(stdout) != 0)
+		err = errno;
+	/* a closed stdout that nobody wrote to is no error */
+	if (!failed && (!err || err == EBADF))
+		return status;
+	snprintf(text, sizeof(text), "standard output: cannot write%s%s", err ? ": " : "",
+		 err ? strerror(err) : "");
+	remark(program, text);
+	return STATUS_IO;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What every program does: -q -v --json, --version, signals, limits, and looking whether
+ * its output arrived.
+ *
+ *	static int parse(int key, char *arg, struct argp_state *state)
+ *	{
+ *		struct args *args = state->input;
+ *
+ *		switch (key) {
+ *		case ARGP_KEY_INIT:
+ *			state->child_inputs[0] = &args->common;
+ *	...
+ *	int main(int argc, char **argv)
+ *	{
+ *		common_begin("chain-info");
+ *		argp_parse(&argp, argc, argv, 0, NULL, &args);
+ *		...
+ *		complain("chain-info", err);
+ *		return common_end("chain-info", status_of(err));
+ *	}
+ */
+#ifndef CMD_COMMON_H
+#define CMD_COMMON_H
+
+#include <argp.h>
+#include <signal.h>
+#include <stdbool.h>
+
+struct common_options {
+	bool quiet, json;
+	unsigned verbose; /* how many -v */
+};
+
+/* An argp child; its input is a struct common_options. Group 90 of the help. */
+extern const struct argp common_argp;
+
+/*
+ * The first of SIGHUP, SIGINT, SIGTERM that arrived, 0: none. Written by the handler
+ * only. SIGHUP that was ignored when we began (nohup) stays ignored.
+ */
+extern volatile sig_atomic_t stop_signal;
+
+/* First thing in main: the handlers, SIGPIPE ignored (a closed pipe is a write error at
+ * the end), as many open files as allowed, usage errors exit with 64. */
+void common_begin(const char *program);
+
+/*
+ * Last thing in main: flush stdout and see that it was written. Returns status, or 74
+ * with a line on stderr if it was not.
+ */
+int common_end(const char *program, int status);
+
+#endif

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * chain-info: what a backing chain is made of. Takes no locks and writes nothing, so it
+ * may look at images in use; shows broken chains as far as they go.
+ */
+#include <errno.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/escape.h"
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "common.h"
+#include "info-check.h"
+#include "info-columns.h"
+#include "info-dot.h"
+#include "info-jobs.h"
+#include "info-json.h"
+#include "info-map.h"
+#include "info-table.h"
+#include "status.h"
+
+#define PROGRAM "chain-info"
+
+enum mode { SHOW_TABLE, SHOW_MAP, SHOW_CHECK, SHOW_DOT, SHOW_JOBS };
+
+struct args {
+	struct common_options common;
+	enum mode mode;
+	bool bytes, no_headings;
+	double watch_seconds; /* 0: once */
+	const char *columns; /* of -o; NULL */
+	char **images;
+	size_t n_images;
+};
+
+enum { KEY_MAP = 256, KEY_CHECK, KEY_DOT, KEY_JOBS, KEY_WATCH };
+
+static const struct argp_option options[] = {
+	{"columns", 'o', "COLUMN,...", 0,
+	 "Show these columns, +COLUMN,... these too; help lists them", 1},
+	{"bytes", 'b', NULL, 0, "Sizes in bytes", 1},
+	{"noheadings", 'n', NULL, 0, "No line of column names", 1},
+	{"map", KEY_MAP, NULL, 0, "Show where each part of the disk lives", 2},
+	{"check", KEY_CHECK, NULL, 0, "Compare refcounts and tables of each IMAGE", 2},
+	{"dot", KEY_DOT, NULL, 0, "Draw the chains for Graphviz", 2},
+	{"jobs", KEY_JOBS, NULL, 0, "Show the merges that run on this machine", 2},
+	{"watch", KEY_WATCH, "SECONDS", OPTION_ARG_OPTIONAL,
+	 "Show the merges again and again (every second)", 2},
+	{0},
+};
+
+static const struct argp_child children[] = {{&common_argp, 0, NULL, 90}, {0}};
+
+static void set_mode(struct args *args, enum mode mode, struct argp_state *state)
+{
+	if (args->mode != SHOW_TABLE && args->mode != mode)
+		argp_error(state, "only one of --map, --check, --dot and --jobs");
+	args->mode = mode;
+}
+
+static double parse_seconds(const char *text, struct argp_state *state)
+{
+	char *end;
+	double seconds = strtod(text, &end);
+
+	if (*end || end == text || !(seconds >= 0.05 && seconds <= 86400))
+		argp_error(state, "--watch takes seconds, not '%s'", text);
+	return seconds;
+}
+
+static void choose_columns(struct args *args, const char *list)
+{
+	if (strcmp(list, "help") == 0) {
+		info_columns_help(stdout);
+		exit(common_end(PROGRAM, 0));
+	}
+	args->columns = list;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct args *args = state->input;
+
+	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &args->common;
+		return 0;
+	case 'o':
+		choose_columns(args, arg);
+		return 0;
+	case 'b':
+		args->bytes = true;
+		return 0;
+	case 'n':
+		args->no_headings = true;
+		return 0;
+	case KEY_MAP:
+		set_mode(args, SHOW_MAP, state);
+		return 0;
+	case KEY_CHECK:
+		set_mode(args, SHOW_CHECK, state);
+		return 0;
+	case KEY_DOT:
+		set_mode(args, SHOW_DOT, state);
+		return 0;
+	case KEY_WATCH:
+		args->watch_seconds = arg ? parse_seconds(arg, state) : 1;
+		/* fall through */
+	case KEY_JOBS:
+		set_mode(args, SHOW_JOBS, state);
+		return 0;
+	case ARGP_KEY_ARGS:
+		args->images = state->argv + state->next;
+		args->n_images = (size_t)(state->argc - state->next);
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		if (args->mode != SHOW_JOBS)
+			argp_usage(state);
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static const struct argp argp = {
+	.options = options,
+	.parser = parse,
+	.args_doc = "IMAGE...\n--jobs [IMAGE...]",
+	.doc = "Show the backing chains of disk images.",
+	.children = children,
+};
+
+/* A finding that is not an error: a layer whose format nobody recorded. */
+static void warn_probed(const struct info *i)
+{
+	for (size_t k = 1; k < i->count; k++) {
+		const struct chain_link *link = &i->layers[k].link[0];
+		char *text;
+
+		if (!link->probed || !link->image)
+			continue;
+		if (asprintf(&text,
+			     "%s: the header of %s does not say its format; it looks "
+			     "like %s, but a guest can make a raw disk look like qcow2",
+			     link->path, link[-1].path, info_format(&i->layers[k])) < 0)
+			return;
+		remark(PROGRAM, text);
+		free(text);
+	}
+}
+
+struct output {
+	const struct args *args;
+	struct info_columns columns;
+	struct info_table *table; /* NULL but for the table */
+	unsigned wanted;
+};
+
+static int show(struct output *o, const struct info *i)
+{
+	bool json = o->args->common.json;
+
+	if (!i->count)
+		return 0;
+	switch (o->args->mode) {
+	case SHOW_MAP:
+		return info_map(i, json);
+	case SHOW_DOT:
+		return info_dot(i);
+	default:
+		return json ? info_json(i, status_of) : info_table_add(o->table, i);
+	}
+}
+
+/* One IMAGE. Returns its status; what is wrong was said. */
+static int show_image(struct output *o, const char *path)
+{
+	CLEANUP_FREE char *sentence = NULL;
+	struct info i;
+	int err, later;
+
+	if (o->args->mode == SHOW_CHECK) {
+		err = info_check(path, o->args->common.json);
+		complain(PROGRAM, err);
+		return status_of(err);
+	}
+	err = info_open(&i, path, o->wanted);
+	sentence = err ? fail_take() : NULL;
+	/* what is there is shown, then what is wrong is said */
+	later = show(o, &i);
+	if (err)
+		fail_give(err, sentence);
+	else
+		err = later;
+	complain(PROGRAM, err);
+	if (!err && !o->args->common.quiet)
+		warn_probed(&i);
+	info_close(&i);
+	return status_of(err);
+}
+
+static int show_all(struct output *o)
+{
+	const struct args *args = o->args;
+	int status = 0;
+
+	if (args->mode == SHOW_DOT)
+		info_dot_begin();
+	for (size_t n = 0; n < args->n_images; n++) {
+		int one = show_image(o, args->images[n]);
+
+		status = status ? status : one;
+	}
+	if (args->mode == SHOW_DOT)
+		info_dot_end();
+	if (o->table) {
+		int err = info_table_print(o->table);
+
+		complain(PROGRAM, err);
+		status = status ? status : status_of(err);
+	}
+	return status;
+}
+
+static int choose(struct output *o)
+{
+	const struct args *args = o->args;
+	int err = 0;
+
+	info_columns_default(&o->columns, args->common.verbose > 0);
+	if (args->columns)
+		err = info_columns_choose(&o->columns, args->columns);
+	if (err)
+		return err;
+	if (args->mode == SHOW_TABLE)
+		o->wanted = info_columns_wants(&o->columns);
+	if (args->mode == SHOW_TABLE && !args->common.json) {
+		o->table = info_table_new(&o->columns, !args->no_headings, args->bytes);
+		if (!o->table)
+			return fail(ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+/* Nothing is left behind if a signal ends us: no need to wait for a good moment. */
+static void die_of_signals(void)
+{
+	static const int signals[] = {SIGHUP, SIGINT, SIGTERM};
+	struct sigaction old;
+
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+			signal(signals[i], SIG_DFL);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct args args = {0};
+	struct output out = {.args = &args};
+	int err, status;
+
+	setlocale(LC_CTYPE, "");
+	common_begin(PROGRAM);
+	argp_parse(&argp, argc, argv, 0, NULL, &args);
+	if (args.mode == SHOW_JOBS) {
+		struct info_jobs_options jobs = {
+			.json = args.common.json,
+			.watch_seconds = args.watch_seconds,
+			.images = args.images,
+			.n_images = args.n_images,
+		};
+
+		return common_end(PROGRAM, info_jobs(&jobs));
+	}
+	die_of_signals();
+	err = choose(&out);
+	if (err) {
+		complain(PROGRAM, err);
+		return common_end(PROGRAM, status_of(err));
+	}
+	status = show_all(&out);
+	info_table_free(out.table);
+	return common_end(PROGRAM, status);
+}

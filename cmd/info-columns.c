@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT */
+#include "info-columns.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/cleanup.h"
+#include "base/escape.h"
+#include "base/fail.h"
+#include "base/size.h"
+
+static char *size_text(uint64_t n, bool bytes)
+{
+	char text[SIZE_TEXT];
+
+	if (!bytes)
+		return strdup(size_format(n, text));
+	snprintf(text, sizeof(text), "%" PRIu64, n);
+	return strdup(text);
+}
+
+static char *number_text(uint64_t n)
+{
+	return size_text(n, true);
+}
+
+/* A number that is worth a place only when it is not 0. */
+static char *count_text(uint64_t n)
+{
+	return n ? number_text(n) : NULL;
+}
+
+static char *image_text(const struct info_layer *l, bool bytes)
+{
+	return escape_text(l->link->path);
+}
+
+static char *depth_text(const struct info_layer *l, bool bytes)
+{
+	return number_text(l->depth);
+}
+
+static char *format_text(const struct info_layer *l, bool bytes)
+{
+	const char *format = info_format(l);
+
+	return format ? escape_text(format) : NULL;
+}
+
+static char *virtual_text(const struct info_layer *l, bool bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	if (l->link->image)
+		return size_text(l->link->image->size, bytes);
+	return h ? size_text(h->size, bytes) : NULL;
+}
+
+static char *disk_text(const struct info_layer *l, bool bytes)
+{
+	return l->has_disk ? size_text(l->disk, bytes) : NULL;
+}
+
+static char *cluster_text(const struct info_layer *l, bool bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	if (!h || h->cluster_bits > 62)
+		return NULL;
+	return size_text(1ull << h->cluster_bits, bytes);
+}
+
+/* Append ",word" or "word". */
+__attribute__((format(printf, 2, 3))) static void add(FILE *f, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (ftell(f) > 0)
+		fputc(',', f);
+	va_start(ap, fmt);
+	vfprintf(f, fmt, ap);
+	va_end(ap);
+}
+
+static void header_flags(FILE *f, const struct qcow2_header *h)
+{
+	if (h->incompatible & QCOW2_DIRTY)
+		add(f, "dirty");
+	if (h->incompatible & QCOW2_CORRUPT)
+		add(f, "corrupt");
+	if (h->crypt)
+		add(f, "encrypted");
+	if (h->incompatible & QCOW2_DATA_FILE)
+		add(f, "data-file");
+	if (h->incompatible & QCOW2_EXTENDED_L2)
+		add(f, "extended-l2");
+	if (h->snapshots)
+		add(f, "snapshots");
+	if (h->bitmaps)
+		add(f, "bitmaps");
+}
+
+static char *flags_text(const struct info_layer *l, bool bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+	char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
+
+	if (!f)
+		return NULL;
+	if (info_broken(l))
+		add(f, "%s", info_broken(l));
+	if (l->held)
+		add(f, "in-use");
+	if (h)
+		header_flags(f, h);
+	if (l->link->probed && l->depth > 0)
+		add(f, "probed");
+	fclose(f);
+	return text;
+}
+
+static char *backing_text(const struct info_layer *l, bool bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	return h && h->backing_name[0] ? escape_text(h->backing_name) : NULL;
+}
+
+static char *backing_format_text(const struct info_layer *l, bool bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	return h && h->backing_name[0] ? escape_text(h->backing_format) : NULL;
+}
+
+static char *own_text(const struct info_layer *l, bool bytes)
+{
+	return l->has_own ? size_text(l->own, bytes) : NULL;
+}
+
+static char *visible_text(const struct info_layer *l, bool bytes)
+{
+	return l->has_visible ? size_text(l->visible, bytes) : NULL;
+}
+
+static char *holders_text(const struct info_layer *l, bool bytes)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *f = l->n_holders ? open_memstream(&text, &size) : NULL;
+
+	if (!f)
+		return NULL;
+	for (int i = 0; i < l->n_holders; i++) {
+		CLEANUP_FREE char *program = escape_text(l->holders[i].program);
+
+		add(f, "%ld %s%s", (long)l->holders[i].pid, program ? program : "?",
+		    l->holders[i].writer ? "" : " (reads)");
+	}
+	fclose(f);
+	return text;
+}
+
+static char *snapshots_text(const struct info_layer *l, bool bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	return h ? count_text(h->snapshots) : NULL;
+}
+
+static char *bitmaps_text(const struct info_layer *l, bool bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	return h ? count_text(h->bitmaps) : NULL;
+}
+
+static char *encryption_text(const struct info_layer *l, bool bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	if (!h || !h->crypt)
+		return NULL;
+	return strdup(h->crypt == QCOW2_CRYPT_LUKS ? "luks" : "aes");
+}
+
+static char *compat_text(const struct info_layer *l, bool bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	if (!h)
+		return NULL;
+	return h->version > 3 ? number_text(h->version)
+			      : strdup(h->version == 3 ? "1.1" : "0.10");
+}
+
+static char *compression_text(const struct info_layer *l, bool bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	if (!h)
+		return NULL;
+	return strdup(h->compression == QCOW2_ZSTD ? "zstd" : "zlib");
+}
+
+static char *refcount_bits_text(const struct info_layer *l, bool bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	return h && h->refcount_order <= 6 ? number_text(1ull << h->refcount_order)
+					   : NULL;
+}
+
+static char *data_file_text(const struct info_layer *l, bool bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	return h && h->data_file[0] ? escape_text(h->data_file) : NULL;
+}
+
+static char *error_text(const struct info_layer *l, bool bytes)
+{
+	return l->link->why ? escape_text(l->link->why) : NULL;
+}
+
+static const struct info_column columns[] = {
+	{"IMAGE", "path of the image, as a tree", false, 0, image_text},
+	{"DEPTH", "0 is the active image", true, 0, depth_text},
+	{"FORMAT", "qcow2 or raw", false, 0, format_text},
+	{"SIZE", "size of the disk", true, 0, virtual_text},
+	{"DISK", "space the file takes up", true, 0, disk_text},
+	{"CLUSTER", "cluster size", true, 0, cluster_text},
+	{"FLAGS", "missing, loop, damaged, in-use, dirty, encrypted, probed, ...", false,
+	 0, flags_text},
+	{"OWN", "data of the image itself (walks its tables)", true, INFO_OWN, own_text},
+	{"VISIBLE", "data of it that the active image shows (walks all tables)", true,
+	 INFO_VISIBLE, visible_text},
+	{"HOLDERS", "processes that have it open (looks through /proc)", false,
+	 INFO_HOLDERS, holders_text},
+	{"SNAPSHOTS", "internal snapshots", true, 0, snapshots_text},
+	{"BITMAPS", "persistent bitmaps", true, 0, bitmaps_text},
+	{"ENCRYPTION", "luks or aes", false, 0, encryption_text},
+	{"COMPAT", "0.10 (version 2) or 1.1 (version 3)", false, 0, compat_text},
+	{"COMPRESSION", "zlib or zstd", false, 0, compression_text},
+	{"REFBITS", "width of a refcount", true, 0, refcount_bits_text},
+	{"DATAFILE", "external data file", false, 0, data_file_text},
+	{"BACKING", "backing string as the header has it", false, 0, backing_text},
+	{"BACKFMT", "format of the backing file as the header has it", false, 0,
+	 backing_format_text},
+	{"ERROR", "why the image could not be opened", false, 0, error_text},
+};
+
+#define N_COLUMNS (sizeof(columns) / sizeof(columns[0]))
+
+static int choose_one(struct info_columns *c, const char *name)
+{
+	for (size_t i = 0; i < N_COLUMNS; i++) {
+		if (strcasecmp(columns[i].name, name) != 0)
+			continue;
+		if (info_columns_has(c, columns[i].name))
+			return 0;
+		c->column[c->count++] = &columns[i];
+		return 0;
+	}
+	return fail(EINVAL, "there is no column '%s'; -o help lists them", name);
+}
+
+void info_columns_default(struct info_columns *c, bool verbose)
+{
+	c->count = 0;
+	info_columns_choose(c, "IMAGE,FORMAT,SIZE,DISK,CLUSTER,FLAGS");
+	if (verbose)
+		info_columns_choose(
+			c, "+OWN,VISIBLE,HOLDERS,SNAPSHOTS,BITMAPS,COMPAT,BACKING");
+}
+
+int info_columns_choose(struct info_columns *c, const char *list)
+{
+	CLEANUP_FREE char *copy = strdup(*list == '+' ? list + 1 : list);
+	char *rest = copy, *name;
+	int err = 0;
+
+	if (!copy)
+		return fail(ENOMEM, "out of memory");
+	if (*list != '+')
+		c->count = 0;
+	while (!err && (name = strsep(&rest, ",")))
+		err = choose_one(c, name);
+	return err;
+}
+
+bool info_columns_has(const struct info_columns *c, const char *name)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		if (strcmp(c->column[i]->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+unsigned info_columns_wants(const struct info_columns *c)
+{
+	unsigned wants = 0;
+
+	for (size_t i = 0; i < c->count; i++)
+		wants |= c->column[i]->wants;
+	return wants;
+}
+
+void info_columns_help(FILE *f)
+{
+	for (size_t i = 0; i < N_COLUMNS; i++)
+		fprintf(f, "%-12s %s\n", columns[i].name, columns[i].help);
+}

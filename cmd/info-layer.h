@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What chain-info knows of one chain: the links, and beside each what was asked for.
+ */
+#ifndef CMD_INFO_LAYER_H
+#define CMD_INFO_LAYER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "chain/chain.h"
+#include "image/lock.h"
+
+/* What costs something is found only when wanted. */
+#define INFO_OWN 1u /* walk the tables of every image */
+#define INFO_VISIBLE 2u /* walk the chain */
+#define INFO_HOLDERS 4u /* scan /proc */
+
+struct info_layer {
+	const struct chain_link *link;
+	size_t depth;
+	/* the header, as far as it can be read, of a qcow2 image that did not open */
+	bool has_glance;
+	struct qcow2_header glance;
+	bool has_disk;
+	uint64_t disk; /* allocated bytes of the file (and its data file) */
+	bool held; /* somebody else has it open for writing */
+	bool has_own, has_visible, has_holders;
+	uint64_t own; /* guest bytes with data of its own */
+	uint64_t visible; /* those of them that are seen from the top */
+	struct lock_holder *holders;
+	int n_holders;
+};
+
+struct info {
+	struct chain *chain;
+	struct info_layer *layers; /* one per link */
+	size_t count;
+	unsigned wanted; /* INFO_*: what was asked for */
+};
+
+/*
+ * Open the chain of path, leniently and without locks, and find what is wanted.
+ * The first error is returned, with its sentence; what could be found is in *out all the
+ * same, and info_close is needed. The chain is missing (count 0) only without memory.
+ */
+int info_open(struct info *out, const char *path, unsigned wanted);
+void info_close(struct info *i);
+
+/* How many of the layers are open: all, or all but the last. */
+size_t info_open_count(const struct info *i);
+
+/* The header of a qcow2 layer, or what could be read of it; NULL: raw or nothing. */
+const struct qcow2_header *info_header(const struct info_layer *l);
+
+/* "qcow2", "raw", the recorded name of an unsupported one, or NULL. */
+const char *info_format(const struct info_layer *l);
+
+/* "missing", "loop", ... for a layer that did not open, NULL for one that did. */
+const char *info_broken(const struct info_layer *l);
+
+#endif

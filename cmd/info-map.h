@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where each part of the disk lives: the extents of the whole chain from the top, equal
+ * neighbours merged, written as they are found.
+ */
+#ifndef CMD_INFO_MAP_H
+#define CMD_INFO_MAP_H
+
+#include <stdbool.h>
+
+#include "info-layer.h"
+
+/*
+ * To stdout, as a table or (json) with the names of `qemu-img map --output=json`. A chain
+ * that is not whole is refused with the error of its broken image.
+ */
+int info_map(const struct info *i, bool json);
+
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+#include "info-table.h"
+
+#include <errno.h>
+#include <langinfo.h>
+#include <libsmartcols/libsmartcols.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+
+/* Below that an indented tree cannot be read any more: the lines follow each other. */
+#define TREE_DEPTH 24
+
+struct info_table {
+	struct info_columns columns;
+	struct libscols_table *table;
+	bool bytes;
+};
+
+static int no_memory(void)
+{
+	return fail(ENOMEM, "out of memory");
+}
+
+static bool draws_lines(void)
+{
+	return isatty(STDOUT_FILENO) && strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+}
+
+struct info_table *info_table_new(const struct info_columns *columns, bool headings,
+				  bool bytes)
+{
+	struct info_table *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->columns = *columns;
+	t->bytes = bytes;
+	t->table = scols_new_table();
+	if (!t->table) {
+		info_table_free(t);
+		return NULL;
+	}
+	scols_table_enable_ascii(t->table, !draws_lines());
+	scols_table_enable_noheadings(t->table, !headings);
+	for (size_t i = 0; i < columns->count; i++) {
+		const struct info_column *c = columns->column[i];
+		int flags = c->right			    ? SCOLS_FL_RIGHT
+			    : strcmp(c->name, "IMAGE") == 0 ? SCOLS_FL_TREE
+							    : 0;
+
+		if (!scols_table_new_column(t->table, c->name, 0, flags)) {
+			info_table_free(t);
+			return NULL;
+		}
+	}
+	return t;
+}
+
+static int add_line(struct info_table *t, const struct info_layer *l,
+		    struct libscols_line **parent)
+{
+	struct libscols_line *line;
+
+	line = scols_table_new_line(t->table, *parent);
+	if (!line)
+		return no_memory();
+	for (size_t i = 0; i < t->columns.count; i++) {
+		char *text = t->columns.column[i]->text(l, t->bytes);
+
+		/* the table takes the text over */
+		if (text && scols_line_refer_data(line, i, text) != 0) {
+			free(text);
+			return no_memory();
+		}
+	}
+	if (l->depth < TREE_DEPTH)
+		*parent = line;
+	return 0;
+}
+
+int info_table_add(struct info_table *t, const struct info *i)
+{
+	struct libscols_line *parent = NULL;
+	int err = 0;
+
+	for (size_t k = 0; k < i->count && !err; k++)
+		err = add_line(t, &i->layers[k], &parent);
+	return err;
+}
+
+int info_table_print(struct info_table *t)
+{
+	if (scols_table_is_empty(t->table))
+		return 0;
+	errno = 0;
+	if (scols_print_table(t->table) != 0)
+		return fail_errno(errno ? errno : EIO, "cannot print the table");
+	return 0;
+}
+
+void info_table_free(struct info_table *t)
+{
+	if (!t)
+		return;
+	scols_unref_table(t->table);
+	free(t);
+}

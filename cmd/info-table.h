@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* chain-info's table: a line per image, each below the overlay that refers to it. */
+#ifndef CMD_INFO_TABLE_H
+#define CMD_INFO_TABLE_H
+
+#include "info-columns.h"
+
+struct info_table;
+
+/* NULL: out of memory. headings: with a first line of names. bytes: plain numbers. */
+struct info_table *info_table_new(const struct info_columns *columns, bool headings,
+				  bool bytes);
+/* Add the lines of a chain. */
+int info_table_add(struct info_table *t, const struct info *i);
+/* Print to stdout what was added. */
+int info_table_print(struct info_table *t);
+void info_table_free(struct info_table *t);
+
+#endif

@@ -32,4 +32,7 @@ void drop_cached(int fd, uint64_t offset, uint64_t length);
  * before it. */
 uint64_t next_data(int fd, uint64_t offset, uint64_t end);
 
+/* Where the next hole lies at or after offset (SEEK_HOLE); `end` if none before it. */
+uint64_t next_hole(int fd, uint64_t offset, uint64_t end);
+
 #endif

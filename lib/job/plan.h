@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The plan of a merge: walked, never held. From metadata alone it says, cluster by
+ *cluster of the active image and in guest order, what has to happen so that the image may
+ *point at its new base. The dry run walks the same plan.
+ *
+ * A guest cluster needs work where some table of the pass (the active L1, internal
+ * snapshots' L1s) leaves it, or a subcluster of it, unallocated, and the answer of the
+ *old lower chain may differ from that of the new one:
+ *
+ *	stream	the images between answer (what they leave open, the base answers before
+ *and after); where nobody below answers, both chains read zero rebase	both chains are
+ *walked: one and the same extent, or zero on both sides, is the same; otherwise the
+ *contents are compared
+ *
+ * What reads zero is work only where the new chain does not read zero.
+ */
+#ifndef JOB_PLAN_H
+#define JOB_PLAN_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "chain/walk.h"
+#include "job/item.h"
+
+/* How much guest data a COPY or COMPARE item holds, at most (and one cluster of a layer).
+ */
+#define PLAN_COPY_MAX (1u << 20)
+#define PLAN_BUFFER (2u << 20)
+#define PLAN_CLONE_MAX (64u << 20)
+
+struct plan {
+	/* fixed by plan_init */
+	struct image *active;
+	const unsigned *pass; /* tables of the active image that this pass is about */
+	unsigned n_pass;
+	bool rebase;
+	bool reflink; /* DATA extents that fit become CLONE items */
+	uint64_t reflink_unit; /* bytes */
+	uint64_t end; /* guest bytes: the largest table of the pass */
+
+	pthread_mutex_t lock; /* everything below */
+	uint64_t pos;
+	uint64_t seq;
+	uint64_t skipped; /* guest bytes that needed no look at data and no link */
+	struct extent *needs; /* a cursor per table of the pass */
+	struct chain_walk
+		answer; /* who answers: swallowed images, or all of the old chain */
+	struct chain_walk old; /* the whole old chain below the active image */
+	struct chain_walk new; /* the new chain below the active image */
+	struct chain_walk zero; /* the same, for questions out of order */
+};
+
+/*
+ * chain: the old one, active image first. STREAM: new_chain is NULL and keep the depth of
+ * the base (chain->count for none). REBASE: new_chain (count 0 for none).
+ */
+int plan_init(struct plan *p, const struct chain *chain, size_t keep,
+	      const struct chain *new_chain, const unsigned *pass, unsigned n_pass,
+	      bool reflink, uint64_t reflink_unit);
+void plan_release(struct plan *p);
+
+/*
+ * The next item, in *item (pieces of an earlier use are reused). 1: there is one; 0: the
+ * plan is at its end; negative errno. Any thread.
+ */
+int plan_next(struct plan *p, struct item *item);
+
+/* Does the new chain read zero at [offset, offset + length) by metadata? Any thread. */
+int plan_reads_zero(struct plan *p, uint64_t offset, uint64_t length, bool *zero);
+
+/* The same, and for how far from offset on (*run). */
+int plan_zero_run(struct plan *p, uint64_t offset, uint64_t length, bool *zero,
+		  uint64_t *run);
+
+/* Guest bytes that the item is about: FILL counts subclusters. */
+uint64_t plan_item_bytes(const struct plan *p, const struct item *item);
+
+#endif

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+/* The local target: the allocator and the commit of this process. */
+#include "job/target-local.h"
+
+#include <errno.h>
+
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/size.h"
+#include "image/rehead.h"
+
+static struct target_local *local(struct target *t)
+{
+	return (struct target_local *)t;
+}
+
+static unsigned span_bits(const struct target_local *l)
+{
+	return qcow2_l2_span_bits(&l->target.image->header);
+}
+
+/* An L2 table for every L1 entry that the guest clusters fall into and that lacks one. */
+static int local_prepare(struct target *t, struct batch *b, uint64_t guest,
+			 uint64_t clusters)
+{
+	struct target_local *l = local(t);
+	uint64_t bytes = clusters << t->image->cluster_bits;
+	uint64_t last = (guest + bytes - 1) >> span_bits(l);
+
+	for (uint64_t i = guest >> span_bits(l); i <= last; i++) {
+		uint64_t missing, host, got;
+		int err;
+
+		if (l->paths_for == i + 1)
+			continue;
+		err = link_paths(&l->committer, i, &missing, &l->paths);
+		if (err)
+			return err;
+		l->paths_for = i + 1;
+		if (!missing || l->table_for == i + 1)
+			continue;
+		err = alloc_run(&l->alloc, 1, &host, &got);
+		if (!err)
+			err = batch_add_table(b, i, host);
+		if (err)
+			return err;
+		l->table_for = i + 1;
+	}
+	return 0;
+}
+
+static int local_lease(struct target *t, struct batch *b, uint64_t guest, uint64_t want,
+		       uint64_t *host, uint64_t *got)
+{
+	struct target_local *l = local(t);
+	uint64_t span = 1ull << span_bits(l);
+	uint64_t rest = (span - (guest & (span - 1))) >> t->image->cluster_bits;
+	int err;
+
+	/* The table first, so that where everything lies does not depend on run lengths.
+	 */
+	want = min_u64(want, rest);
+	err = local_prepare(t, b, guest, 1);
+	if (err)
+		return err;
+	if (t->image->data_fd == t->image->fd)
+		return alloc_run(&l->alloc, want, host, got);
+	*host = guest; /* an external data file maps one to one */
+	*got = want;
+	return 0;
+}
+
+static int local_lease_blob(struct target *t, struct batch *b, uint64_t guest,
+			    uint32_t stored, uint64_t *host)
+{
+	struct target_local *l = local(t);
+	int err = local_prepare(t, b, guest, 1);
+
+	return err ? err : alloc_blob(&l->alloc, stored, l->paths, host);
+}
+
+static int local_commit(struct target *t, struct batch *b)
+{
+	if (t->dry) {
+		batch_reset(b);
+		return 0;
+	}
+	return link_commit(&local(t)->committer, b);
+}
+
+static int local_close(struct target *t)
+{
+	return alloc_close(&local(t)->alloc);
+}
+
+static int local_finish(struct target *t, const struct qcow2_change *change)
+{
+	struct target_local *l = local(t);
+	struct qcow2_change c = *change;
+
+	if (t->dry)
+		return 0;
+	if (l->committer.broken)
+		return fail(EIO, "a sync failed before; the header stays as it is");
+	/* One write clears the mark and moves the pointer: the file has its length by
+	 * now. */
+	c.clear_mark = t->image->header.has_mark;
+	if (!c.clear_mark && !c.set_backing)
+		return 0;
+	if (t->image->data_fd != t->image->fd) {
+		int err = sync_data(t->image->data_fd);
+
+		if (err)
+			return err;
+	}
+	return image_rehead(t->image, &c);
+}
+
+static const struct target_ops local_ops = {
+	.lease = local_lease,
+	.lease_blob = local_lease_blob,
+	.prepare = local_prepare,
+	.commit = local_commit,
+	.close = local_close,
+	.finish = local_finish,
+};
+
+int target_local_init(struct target_local *t, struct image *img, bool dry)
+{
+	struct qcow2_change change = {.set_mark = true};
+	int err;
+
+	*t = (struct target_local){
+		.target = {.ops = &local_ops,
+			   .image = img,
+			   .dry = dry,
+			   .has_zeroes = img->header.version >= 3},
+		.committer = {.img = img},
+	};
+	err = alloc_open(&t->alloc, img, dry);
+	t->committer.alloc = &t->alloc;
+	if (err || dry)
+		return err;
+	change.mark = t->alloc.start;
+	err = image_rehead(img, &change);
+	if (err == -ENOSPC) { /* no room: after a crash all of the image is swept */
+		fail_clear();
+		err = 0;
+	}
+	return err;
+}
+
+void target_local_pass(struct target_local *t, const unsigned *pass, unsigned n_pass)
+{
+	t->committer.pass = pass;
+	t->committer.n_pass = n_pass;
+	t->table_for = t->paths_for = t->paths = 0;
+}

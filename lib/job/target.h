@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where a merge goes: the active image, as the engine sees it.
+ *
+ * The engine copies into leased clusters that nobody sees, collects links in batches and
+ * hands each batch over; only then, and only where the guest cluster is still
+ * unallocated, does a lease become visible. The local target holds the image itself; a
+ * target that asks a running holder has the same operations.
+ */
+#ifndef JOB_TARGET_H
+#define JOB_TARGET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "image/link.h"
+#include "qcow2/rewrite.h"
+
+struct target;
+
+struct target_ops {
+	/*
+	 * Lease clusters for guest clusters from `guest` on: at most `want`, *got >= 1 in
+	 * a row at *host. What b needs beside them (L2 tables) goes into b. In plan
+	 * order, one thread at a time.
+	 */
+	int (*lease)(struct target *t, struct batch *b, uint64_t guest, uint64_t want,
+		     uint64_t *host, uint64_t *got);
+	/* The same for one compressed cluster of `stored` bytes; *host a multiple of 512.
+	 */
+	int (*lease_blob)(struct target *t, struct batch *b, uint64_t guest,
+			  uint32_t stored, uint64_t *host);
+	/* What links without a lease (zero clusters) need beside them. */
+	int (*prepare)(struct target *t, struct batch *b, uint64_t guest,
+		       uint64_t clusters);
+	/* Make a batch durable, then visible, and reset it. One thread at a time. */
+	int (*commit)(struct target *t, struct batch *b);
+	/* After the last commit: no more leases; the file gets its length. */
+	int (*close)(struct target *t);
+	/* Point the image at its new base (change->set_backing) or just end cleanly. */
+	int (*finish)(struct target *t, const struct qcow2_change *change);
+};
+
+struct target {
+	const struct target_ops *ops;
+	struct image *image; /* leased clusters are written to image->data_fd */
+	bool dry; /* leases and tables are counted, nothing is written */
+	bool has_zeroes; /* v3: a word can say "reads zero" */
+};
+
+#endif

@@ -24,6 +24,7 @@ struct checker {
 	struct tally tally;
 	struct refpeek peek; /* of the visitor */
 	bool first; /* the first window */
+	bool header_as_l2; /* an L1 word with offset 0: flags in there say nothing */
 	uint64_t next_host; /* where the next data cluster is not a fragment; 0: any */
 	uint64_t file_clusters;
 };
@@ -39,8 +40,9 @@ static void check_copied(struct checker *c, const struct ref *r)
 {
 	uint64_t count = 1;
 
-	/* an L1 word with offset 0 names no table; that it is not 0 is found elsewhere */
-	if (r->table != 0 || (r->kind == REF_L2 && r->host == 0))
+	if (r->kind == REF_L2)
+		c->header_as_l2 = r->host == 0;
+	if (r->table != 0 || c->header_as_l2)
 		return;
 	if (r->kind != REF_EXTERNAL &&
 	    refpeek_get(&c->peek, r->host >> c->img->cluster_bits, &count) < 0)

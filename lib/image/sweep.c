@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Take back what a writer of ours left when it died: clusters with a refcount and no
+ * reference. Lowering those refcounts can be torn and lost in any way and leaves
+ * leaks; the file is cut only after they are durable.
+ *
+ * A refcount above its references is lowered too where they are all compressed
+ * data. Elsewhere it stays: at 1 the word would need the copied flag, and no order of
+ * the two writes is sound at every instant.
+ */
+#include "image/check.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/size.h"
+#include "image/cache.h"
+#include "image/refs.h"
+#include "image/tally.h"
+
+struct sweep {
+	struct image *img;
+	struct tally tally;
+	struct findings found;
+	uint64_t length; /* of the file */
+	uint64_t clusters; /* of the file */
+	uint64_t end; /* just past the last cluster in use */
+	uint64_t freed; /* clusters */
+	uint64_t run_first, run_count, run_value; /* refcounts to set */
+};
+
+static int sweep_visit(void *ctx, const struct ref *r)
+{
+	struct sweep *s = ctx;
+
+	tally_add(&s->tally, s->img, r);
+	return 0;
+}
+
+static int run_flush(struct sweep *s)
+{
+	int err = 0;
+
+	if (s->run_count)
+		err = refs_set(s->img, s->run_first, s->run_count, s->run_value);
+	s->run_count = 0;
+	return err;
+}
+
+static int run_add(struct sweep *s, uint64_t cluster, uint64_t value)
+{
+	int err;
+
+	if (s->run_count && s->run_first + s->run_count == cluster &&
+	    s->run_value == value) {
+		s->run_count++;
+		return 0;
+	}
+	err = run_flush(s);
+	s->run_first = cluster;
+	s->run_count = 1;
+	s->run_value = value;
+	return err;
+}
+
+static int sweep_cluster(struct sweep *s, uint64_t cluster, uint64_t count)
+{
+	uint64_t refs = tally_get(&s->tally, cluster);
+
+	if (count < refs)
+		return fail(EUCLEAN,
+			    "the cluster at %" PRIu64 " has refcount %" PRIu64
+			    ", but %" PRIu64
+			    " references; repair the image with qemu-img "
+			    "check -r all",
+			    cluster << s->img->cluster_bits, count, refs);
+	if (refs || (count && tally_is_plain(&s->tally, cluster)))
+		s->end = cluster + 1;
+	if (count == refs || tally_is_plain(&s->tally, cluster))
+		return 0;
+	s->freed += refs == 0;
+	return run_add(s, cluster, refs);
+}
+
+static int sweep_window(struct sweep *s)
+{
+	uint64_t end = min_u64(s->tally.first + s->tally.clusters,
+			       max_u64(s->clusters, s->tally.end));
+	struct refpeek peek = {.img = s->img};
+	int err = 0;
+
+	for (uint64_t i = s->tally.first; !err && i < end; i++) {
+		uint64_t count;
+
+		err = refpeek_get(&peek, i, &count);
+		if (!err && (count || tally_get(&s->tally, i)))
+			err = sweep_cluster(s, i, count);
+	}
+	return err ? err : run_flush(s);
+}
+
+static int sweep_all(struct sweep *s, uint64_t first)
+{
+	int err = tally_init(&s->tally, s->img,
+			     s->clusters >= first ? s->clusters - first + 1 : 1);
+
+	for (uint64_t at = first; !err && at <= s->clusters; at += s->tally.clusters) {
+		tally_move(&s->tally, at);
+		err = refwalk(s->img, s->length, sweep_visit, s, &s->found);
+		if (!err && s->found.first)
+			err = fail(s->found.damages ? EUCLEAN : EIO, "%s",
+				   s->found.first);
+		if (!err)
+			err = sweep_window(s);
+	}
+	tally_release(&s->tally);
+	findings_release(&s->found);
+	return err;
+}
+
+/* The tail of the file was handed out, counted or not. */
+static int sweep_cut(struct sweep *s, uint64_t from, uint64_t *freed)
+{
+	uint64_t end = max_u64(from, s->end << s->img->cluster_bits);
+
+	*freed = s->freed << s->img->cluster_bits;
+	if (end >= s->length)
+		return 0;
+	if (ftruncate(s->img->fd, (off_t)end) < 0)
+		return fail_errno(errno, "cannot cut the file");
+	s->img->file_size = end;
+	if (s->img->data_fd == s->img->fd)
+		s->img->data_size = end;
+	cache_drop(s->img->cache);
+	*freed = max_u64(*freed, s->length - end);
+	return 0;
+}
+
+int image_sweep(struct image *img, uint64_t from, uint64_t *freed)
+{
+	struct sweep s = {.img = img};
+	uint64_t first = div_up(from, image_cluster_size(img));
+	int err = image_length(img, &s.length);
+
+	*freed = 0;
+	if (err)
+		return err;
+	s.clusters = div_up(s.length, image_cluster_size(img));
+	if (s.clusters > INT_MAX)
+		return fail(EUCLEAN, "the file has more clusters than can be counted");
+	if (first >= s.clusters)
+		return 0;
+	s.end = first;
+	err = sweep_all(&s, first);
+	if (!err)
+		err = sync_data(img->fd);
+	return err ? err : sweep_cut(&s, from, freed);
+}

@@ -3,7 +3,9 @@
 #include "common.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -83,6 +85,28 @@ static void raise_files(void)
 	}
 }
 
+/*
+ * A closed standard descriptor would be handed out for an image by the next open, and
+ * what we say would be written into it. The wrong direction, so that using it fails.
+ */
+static void occupy_standard(void)
+{
+	while (true) {
+		int fd = open("/dev/null", O_RDONLY);
+
+		if (fd == 0) {
+			close(fd);
+			fd = open("/dev/null", O_WRONLY);
+		}
+		if (fd < 0)
+			return;
+		if (fd > STDERR_FILENO) {
+			close(fd);
+			return;
+		}
+	}
+}
+
 /* --help and --version leave through exit() in argp, past common_end. */
 static void at_exit(void)
 {
@@ -93,6 +117,7 @@ static void at_exit(void)
 void common_begin(const char *program)
 {
 	name_of_program = program;
+	occupy_standard();
 	argp_err_exit_status = STATUS_USAGE;
 	argp_program_version_hook = version;
 	catch_signals();
@@ -102,7 +127,7 @@ void common_begin(const char *program)
 
 int common_end(const char *program, int status)
 {
-	bool failed = ferror(stdout) != 0;
+	bool failed = ferror(stdout) != 0, pending = __fpending(stdout) != 0;
 	char text[128];
 	int err = 0;
 
@@ -111,7 +136,7 @@ int common_end(const char *program, int status)
 	if (fflush(stdout) != 0 || fclose(stdout) != 0)
 		err = errno;
 	/* a closed stdout that nobody wrote to is no error */
-	if (!failed && (!err || err == EBADF))
+	if (!failed && (!err || (err == EBADF && !pending)))
 		return status;
 	snprintf(text, sizeof(text), "standard output: cannot write%s%s", err ? ": " : "",
 		 err ? strerror(err) : "");

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * chain-stream: merge the layers between an image and a base of its chain into the image,
+ * or act on such a merge that runs.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/fail.h"
+#include "base/size.h"
+#include "merge-command.h"
+#include "merge-control.h"
+#include "merge-options.h"
+#include "status.h"
+
+#define PROGRAM "chain-stream"
+
+enum { KEY_DEPTH = 3000, KEY_PAUSE, KEY_RESUME, KEY_CANCEL, KEY_SET_RATE };
+
+struct args {
+	struct merge_args merge;
+	bool depth_given;
+	enum merge_control control;
+	uint64_t rate; /* of --set-rate */
+};
+
+static const struct argp_option options[] = {
+	{NULL, 0, NULL, 0, "What to merge", 10},
+	{"base", 'b', "BASE", 0,
+	 "Keep BASE, a layer of the chain, and merge all above it (default: merge all)",
+	 10},
+	{"depth", KEY_DEPTH, "N", 0,
+	 "Merge so that N images remain: the lowest N-1 and IMAGE itself", 10},
+	{NULL, 0, NULL, 0, "Act on the merge of IMAGE that runs", 50},
+	{"pause", KEY_PAUSE, NULL, 0, "Let it stand still", 50},
+	{"resume", KEY_RESUME, NULL, 0, "Let it go on", 50},
+	{"cancel", KEY_CANCEL, NULL, 0, "Stop it (its exit status is 75)", 50},
+	{"set-rate", KEY_SET_RATE, "RATE", 0, "Give it another rate, 0 for no limit", 50},
+	{0},
+};
+
+static error_t parse_depth(struct args *args, const char *arg)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(arg, &end, 10);
+	if (errno || *end || end == arg || *arg == '-' || n < 1 || n > 65536)
+		return -fail(EINVAL,
+			     "--depth=%s: give how many images are to remain, "
+			     "1 or more",
+			     arg);
+	args->merge.merge.depth = (unsigned)n;
+	args->depth_given = true;
+	return 0;
+}
+
+static error_t parse_control(struct args *args, enum merge_control what, const char *rate)
+{
+	if (args->control)
+		return -fail(EINVAL,
+			     "give one of --pause, --resume, --cancel and --set-rate");
+	args->control = what;
+	return rate ? -fail_in(size_parse(rate, &args->rate), "--set-rate") : 0;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct args *args = state->input;
+
+	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &args->merge;
+		return 0;
+	case 'b':
+		args->merge.merge.base = arg;
+		return 0;
+	case KEY_DEPTH:
+		return parse_depth(args, arg);
+	case KEY_PAUSE:
+		return parse_control(args, CONTROL_PAUSE, NULL);
+	case KEY_RESUME:
+		return parse_control(args, CONTROL_RESUME, NULL);
+	case KEY_CANCEL:
+		return parse_control(args, CONTROL_CANCEL, NULL);
+	case KEY_SET_RATE:
+		return parse_control(args, CONTROL_SET_RATE, arg);
+	case ARGP_KEY_ARG:
+		return merge_take_image(&args->merge, arg);
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static int check(const struct args *args)
+{
+	const struct merge_options *o = &args->merge.merge;
+	int err = merge_check_args(&args->merge);
+
+	if (err)
+		return err;
+	if (o->base && args->depth_given)
+		return fail(EINVAL,
+			    "--base and --depth both say what is to remain; give one");
+	if (o->base && !*o->base)
+		return fail(EINVAL, "--base is empty; leave it away to merge all layers");
+	if (args->control && (args->merge.tuned || o->base || args->depth_given))
+		return fail(EINVAL, "--pause, --resume, --cancel and --set-rate act on a "
+				    "merge that runs, and take no options of a new one");
+	return 0;
+}
+
+static const struct argp_child children[] = {{&merge_argp, 0, NULL, 0}, {0}};
+
+static const struct argp argp = {
+	.options = options,
+	.parser = parse,
+	.args_doc = "IMAGE\n--pause|--resume|--cancel|--set-rate=RATE IMAGE",
+	.doc = "Merge the backing files of IMAGE into it, down to a base or down to none."
+	       "\vIMAGE ends with the same content and a shorter chain. Stopped at any "
+	       "moment it is as good as before, and the next run goes on from there.",
+	.children = children,
+};
+
+int main(int argc, char **argv)
+{
+	struct args args = {.merge.merge.type = MERGE_STREAM};
+	int err;
+
+	common_begin(PROGRAM);
+	err = -argp_parse(&argp, argc, argv, 0, NULL, &args);
+	if (!err)
+		err = check(&args);
+	if (!err && !args.control)
+		return merge_command(PROGRAM, &args.merge);
+	if (!err)
+		err = merge_control(args.merge.merge.image, args.control, args.rate);
+	complain(PROGRAM, err);
+	return common_end(PROGRAM, status_of(err));
+}

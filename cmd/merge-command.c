@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One merge and its audience. Stdout is for data: the prediction of a dry run, the paths
+ * of --print-merged, or the events of --json. Stderr has the bar and the report if it is
+ * a terminal (the report with -v too), so a cron job that works is silent; notes,
+ * warnings and errors always, notes and warnings not with -q.
+ */
+#include "merge-command.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/size.h"
+#include "merge-bar.h"
+#include "merge-events.h"
+#include "merge-report.h"
+#include "status.h"
+
+#define ERRORS_SHOWN 10 /* of those that --on-error lets pass; all with -v */
+
+struct show {
+	const char *program;
+	const struct merge_args *args;
+	struct merge_bar bar;
+	struct merge_events events;
+	uint64_t errors;
+};
+
+static void on_progress(void *opaque, enum merge_state state,
+			const struct merge_counts *counts, uint64_t rate,
+			uint64_t speed_limit)
+{
+	struct show *s = opaque;
+
+	merge_bar_update(&s->bar, state, counts, rate);
+	merge_events_progress(&s->events, state, counts, rate, speed_limit);
+}
+
+static void on_error(void *opaque, const char *operation, const char *action,
+		     const char *sentence, bool nospace)
+{
+	struct show *s = opaque;
+
+	merge_events_error(&s->events, operation, action, sentence, nospace);
+	if (s->errors++ >= ERRORS_SHOWN && !s->args->common.verbose)
+		return;
+	merge_bar_clear(&s->bar);
+	remark(s->program, sentence);
+}
+
+static void say(const struct show *s, const char *text)
+{
+	CLEANUP_FREE char *line = NULL;
+
+	if (!text || s->args->common.quiet)
+		return;
+	if (asprintf(&line, "%s: %s", s->args->merge.image, text) < 0)
+		line = NULL;
+	remark(s->program, line ? line : text);
+}
+
+/* Stopped early is no failure: say how far it is, in the same one line. */
+static void tell_how_far(int err, const struct merge_counts *c)
+{
+	char done[SIZE_TEXT], total[SIZE_TEXT];
+	CLEANUP_FREE char *sentence = NULL;
+
+	if ((err != -EINTR && err != -ETIME && err != -ECANCELED) || !c->total)
+		return;
+	sentence = fail_take();
+	fail(-err, "%s; %s of %s are done, and the next run goes on from there",
+	     sentence ? sentence : "stopped", size_format(c->done, done),
+	     size_format(c->total, total));
+}
+
+static void print_merged(const struct show *s, const struct merge_result *r)
+{
+	for (size_t i = 0; i < r->n_swallowed; i++) {
+		fputs(r->swallowed[i], stdout);
+		putchar(s->args->separator);
+	}
+}
+
+static void show_success(const struct show *s, const struct merge_result *r)
+{
+	const struct common_options *o = &s->args->common;
+
+	if (r->nothing_to_do) {
+		CLEANUP_FREE char *text = NULL;
+
+		if (asprintf(&text, "nothing to do%s%s", r->note ? ": " : "",
+			     r->note ? r->note : "") < 0)
+			text = NULL;
+		say(s, text ? text : "nothing to do");
+		return;
+	}
+	if (s->args->print_merged)
+		print_merged(s, r);
+	if (o->json)
+		return;
+	if (s->args->merge.dry_run)
+		merge_report_prediction(stdout, &s->args->merge, r, o->verbose);
+	else if (o->verbose || (!o->quiet && isatty(STDERR_FILENO)))
+		merge_report(stderr, &s->args->merge, r, o->verbose);
+}
+
+static int run(struct show *s)
+{
+	const struct merge_observer observer = {
+		.progress = on_progress, .error = on_error, .opaque = s};
+	struct merge_result r = {0};
+	int err = merge_run(&s->args->merge, &observer, &r);
+
+	merge_bar_clear(&s->bar);
+	tell_how_far(err, r.counts.total ? &r.counts : &s->events.counts);
+	merge_events_end(&s->events, &s->args->merge, &r, err,
+			 err ? fail_sentence() : "");
+	if (s->errors > ERRORS_SHOWN && !s->args->common.verbose)
+		say(s, "more errors like these were not shown");
+	say(s, r.warning);
+	complain(s->program, err);
+	if (!err)
+		show_success(s, &r);
+	merge_result_release(&r);
+	return err;
+}
+
+int merge_command(const char *program, struct merge_args *args)
+{
+	struct show s = {.program = program, .args = args};
+	int err;
+
+	args->merge.stop = &stop_signal;
+	merge_bar_init(&s.bar, !args->common.quiet && !args->common.json);
+	merge_events_init(&s.events, args->common.json, &args->merge);
+	err = run(&s);
+	return common_end(program, status_of(err));
+}

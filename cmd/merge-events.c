@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/* The life of a merge as JSON lines. */
+#include "merge-events.h"
+
+#include <errno.h>
+
+#include "base/size.h"
+#include "event-line.h"
+#include "status.h"
+
+#define PROGRESS_MS 250
+
+/* QEMU's names (qapi/job.json, JobStatus). */
+static const char *const names[] = {
+	[MERGE_CREATED] = "created",	 [MERGE_RUNNING] = "running",
+	[MERGE_PAUSED] = "paused",	 [MERGE_WAITING] = "waiting",
+	[MERGE_PENDING] = "pending",	 [MERGE_ABORTING] = "aborting",
+	[MERGE_CONCLUDED] = "concluded", [MERGE_NULL] = "null",
+};
+
+void merge_events_init(struct merge_events *e, bool on, const struct merge_options *o)
+{
+	*e = (struct merge_events){
+		.on = on,
+		.device = o->image,
+		.type = o->type == MERGE_STREAM ? "stream" : "rebase",
+		.speed = o->rate,
+	};
+}
+
+static void tell_state(struct merge_events *e, enum merge_state state)
+{
+	e->state = state;
+	event_line("JOB_STATUS_CHANGE", json_pack("{s:o,s:s}", "id", json_text(e->device),
+						  "status", names[state]));
+}
+
+/* Go on to state, through all that lies before it and was not told. */
+static void advance(struct merge_events *e, enum merge_state state)
+{
+	if (!e->created) {
+		e->created = true;
+		tell_state(e, MERGE_CREATED);
+	}
+	if (state == MERGE_PAUSED ||
+	    (state == MERGE_RUNNING && e->state == MERGE_PAUSED)) {
+		if (e->state == MERGE_CREATED)
+			tell_state(e, MERGE_RUNNING);
+		if (e->state != state && e->state <= MERGE_PAUSED)
+			tell_state(e, state);
+		return;
+	}
+	if (e->state == MERGE_PAUSED && state > MERGE_PAUSED && state < MERGE_ABORTING)
+		tell_state(e, MERGE_RUNNING);
+	while (e->state < state) {
+		enum merge_state next = e->state + 1;
+
+		tell_state(e, next == MERGE_PAUSED ? MERGE_WAITING : next);
+	}
+}
+
+static void add_counts(json_t *to, const struct merge_counts *c)
+{
+	json_object_set_new(to, "read", json_bytes(c->read));
+	json_object_set_new(to, "written", json_bytes(c->written));
+	json_object_set_new(to, "copied", json_bytes(c->copied));
+	json_object_set_new(to, "compressed", json_bytes(c->compressed));
+	json_object_set_new(to, "reflinked", json_bytes(c->reflinked));
+	json_object_set_new(to, "zeroed", json_bytes(c->zeroed));
+	json_object_set_new(to, "skipped", json_bytes(c->skipped));
+	json_object_set_new(to, "compared", json_bytes(c->compared));
+}
+
+/* {type, device, len, offset, speed}, as block jobs have. */
+static json_t *job_data(const struct merge_events *e)
+{
+	return json_pack("{s:s,s:o,s:o,s:o,s:o}", "type", e->type, "device",
+			 json_text(e->device), "len", json_bytes(e->counts.total),
+			 "offset", json_bytes(e->counts.done), "speed",
+			 json_bytes(e->speed));
+}
+
+static void tell_progress(struct merge_events *e, uint64_t rate)
+{
+	json_t *data = job_data(e);
+
+	if (!data)
+		return;
+	json_object_set_new(data, "rate", json_bytes(rate));
+	add_counts(data, &e->counts);
+	event_line("BLOCK_JOB_PROGRESS", data);
+}
+
+void merge_events_progress(struct merge_events *e, enum merge_state state,
+			   const struct merge_counts *counts, uint64_t rate,
+			   uint64_t speed)
+{
+	uint64_t now = clock_ms();
+
+	e->counts = *counts;
+	e->speed = speed;
+	/* how it ends is told when it has ended */
+	if (!e->on || state >= MERGE_ABORTING)
+		return;
+	advance(e, state);
+	if (state == MERGE_CREATED || now - e->told_ms < PROGRESS_MS)
+		return;
+	e->told_ms = now;
+	tell_progress(e, rate);
+}
+
+void merge_events_error(struct merge_events *e, const char *operation, const char *action,
+			const char *sentence, bool nospace)
+{
+	if (!e->on)
+		return;
+	event_line("BLOCK_JOB_ERROR",
+		   json_pack("{s:o,s:s,s:s,s:b,s:o}", "device", json_text(e->device),
+			     "operation", operation, "action", action, "nospace",
+			     (int)nospace, "reason", json_text(sentence)));
+}
+
+static const char *outcome(const struct merge_options *o, const struct merge_result *r,
+			   int err)
+{
+	if (err == -EINTR || err == -ETIME || err == -ECANCELED)
+		return "stopped";
+	if (err)
+		return "failed";
+	if (r->nothing_to_do)
+		return "nothing-to-do";
+	return o->dry_run ? "predicted" : "merged";
+}
+
+static void add_swallowed(json_t *to, const struct merge_result *r)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < r->n_swallowed; i++)
+		json_array_append_new(list, json_text(r->swallowed[i]));
+	json_object_set_new(to, "swallowed", list);
+}
+
+static void add_text(json_t *to, const char *key, const char *text)
+{
+	if (text && *text)
+		json_object_set_new(to, key, json_text(text));
+}
+
+static void tell_result(struct merge_events *e, const struct merge_options *o,
+			const struct merge_result *r, int err, const char *sentence)
+{
+	json_t *data = json_pack("{s:o,s:s,s:s,s:b,s:i}", "device", json_text(e->device),
+				 "type", e->type, "result", outcome(o, r, err), "dry-run",
+				 (int)o->dry_run, "exit-status", status_of(err));
+
+	if (!data)
+		return;
+	add_text(data, "error", sentence);
+	add_text(data, "note", r->note);
+	add_text(data, "warning", r->warning);
+	json_object_set_new(data, "len", json_bytes(r->counts.total));
+	json_object_set_new(data, "offset", json_bytes(r->counts.done));
+	add_counts(data, &r->counts);
+	json_object_set_new(data, "reflink", json_boolean(r->reflink));
+	json_object_set_new(data, "old-file-size", json_bytes(r->old_file_size));
+	json_object_set_new(data, "new-file-size", json_bytes(r->new_file_size));
+	json_object_set_new(data, "space-needed", json_bytes(r->space_needed));
+	json_object_set_new(data, "space-free", json_bytes(r->space_free));
+	add_text(data, "backing-filename", r->backing_string);
+	add_text(data, "backing-filename-format", r->backing_format);
+	if (!err)
+		add_swallowed(data, r);
+	json_object_set_new(data, "elapsed-ms", json_bytes(r->elapsed_ms));
+	event_line("CHAIN_MERGE_RESULT", data);
+}
+
+/* The last of the bad: which kind it was, and that it is over. */
+static void tell_failure(struct merge_events *e, int err, const char *sentence)
+{
+	bool nospace = err == -ENOSPC || err == -EDQUOT || err == -EFBIG;
+	bool stopped = err == -EINTR || err == -ETIME || err == -ECANCELED;
+	json_t *data;
+
+	if (status_of(err) == STATUS_IO)
+		merge_events_error(e, nospace ? "write" : "read", "report", sentence,
+				   nospace);
+	advance(e, MERGE_CREATED);
+	tell_state(e, MERGE_ABORTING);
+	data = job_data(e);
+	if (data && !stopped)
+		json_object_set_new(data, "error", json_text(sentence));
+	event_line(stopped ? "BLOCK_JOB_CANCELLED" : "BLOCK_JOB_COMPLETED", data);
+}
+
+void merge_events_end(struct merge_events *e, const struct merge_options *o,
+		      const struct merge_result *r, int err, const char *sentence)
+{
+	bool is_job = !o->dry_run && (err || !r->nothing_to_do || e->created);
+
+	if (!e->on)
+		return;
+	if (r->counts.total)
+		e->counts = r->counts;
+	if (is_job && err) {
+		tell_failure(e, err, sentence);
+	} else if (is_job) {
+		advance(e, MERGE_PENDING);
+		event_line("BLOCK_JOB_COMPLETED", job_data(e));
+	}
+	tell_result(e, o, r, err, sentence);
+	if (is_job) {
+		tell_state(e, MERGE_CONCLUDED);
+		tell_state(e, MERGE_NULL);
+	}
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/* The report at the end. */
+#include "merge-report.h"
+
+#include <inttypes.h>
+
+#include "base/cleanup.h"
+#include "base/escape.h"
+#include "base/size.h"
+
+static void line(FILE *to, const char *what, uint64_t bytes)
+{
+	char text[SIZE_TEXT];
+
+	fprintf(to, "  %-15s %10s  (%" PRIu64 " bytes)\n", what, size_format(bytes, text),
+		bytes);
+}
+
+/* "D.qcow2: merged 2 images; backing file: A.qcow2 (qcow2)" */
+static void headline(FILE *to, const char *done, const struct merge_options *o,
+		     const struct merge_result *r)
+{
+	CLEANUP_FREE char *image = escape_text(o->image);
+	CLEANUP_FREE char *base = escape_text(r->backing_string ? r->backing_string : "");
+
+	if (!image || !base)
+		return;
+	fprintf(to, "%s: %s", image, done);
+	if (o->type != MERGE_REBASE_UNSAFE)
+		fprintf(to, " %zu image%s", r->n_swallowed,
+			r->n_swallowed == 1 ? "" : "s");
+	if (!r->backing_string)
+		fprintf(to, "; no backing file\n");
+	else
+		fprintf(to, "; backing file: %s (%s)\n", base,
+			r->backing_format ? r->backing_format : "format not recorded");
+}
+
+static void list_swallowed(FILE *to, const struct merge_result *r)
+{
+	for (size_t i = 0; i < r->n_swallowed; i++) {
+		CLEANUP_FREE char *name = escape_text(r->swallowed[i]);
+
+		fprintf(to, "  %-15s %s\n", i ? "" : "left the chain", name ? name : "");
+	}
+}
+
+void merge_report(FILE *to, const struct merge_options *o, const struct merge_result *r,
+		  unsigned verbose)
+{
+	const struct merge_counts *c = &r->counts;
+	char old[SIZE_TEXT], new[SIZE_TEXT], speed[SIZE_TEXT], elapsed[SIZE_TEXT];
+	uint64_t ms = r->elapsed_ms ? r->elapsed_ms : 1;
+
+	headline(to,
+		 o->type == MERGE_REBASE_UNSAFE ? "changed the header only" : "merged", o,
+		 r);
+	if (o->type == MERGE_REBASE_UNSAFE)
+		return;
+	line(to, "copied", c->copied);
+	if (c->compressed || verbose)
+		line(to, "kept compressed", c->compressed);
+	line(to, "reflinked", c->reflinked);
+	line(to, "zeroed", c->zeroed);
+	line(to, "skipped", c->skipped);
+	if (c->compared || verbose)
+		line(to, "compared", c->compared);
+	fprintf(to, "  %-15s %s -> %s\n", "file size", size_format(r->old_file_size, old),
+		size_format(r->new_file_size, new));
+	if (ms < 10000)
+		snprintf(elapsed, sizeof(elapsed), "%.2f s", (double)ms / 1000);
+	else
+		time_format(ms / 1000, elapsed);
+	fprintf(to, "  %-15s %s, %s/s\n", "time", elapsed,
+		size_format(
+			(uint64_t)((double)(c->copied + c->compressed + c->reflinked) *
+				   1000 / (double)ms),
+			speed));
+	if (verbose)
+		list_swallowed(to, r);
+}
+
+void merge_report_prediction(FILE *to, const struct merge_options *o,
+			     const struct merge_result *r, unsigned verbose)
+{
+	const struct merge_counts *c = &r->counts;
+
+	headline(to,
+		 o->type == MERGE_REBASE_UNSAFE ? "would change the header only"
+						: "would merge",
+		 o, r);
+	line(to, "read", c->read);
+	line(to, "write", c->written);
+	line(to, "copy", c->copied);
+	line(to, "keep compressed", c->compressed);
+	line(to, "reflink", c->reflinked);
+	line(to, "zero", c->zeroed);
+	line(to, "skip", c->skipped);
+	if (c->compared)
+		line(to, "compare", c->compared);
+	line(to, "file size now", r->old_file_size);
+	line(to, "file size then", r->new_file_size);
+	line(to, "space needed", r->space_needed);
+	line(to, "space free", r->space_free);
+	if (verbose)
+		list_swallowed(to, r);
+}

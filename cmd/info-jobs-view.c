@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table, and the fields of query-block-jobs (qapi/block-core.json, BlockJobInfo) with
+ * ours beside them.
+ */
+#include "info-jobs-view.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <libsmartcols/libsmartcols.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/size.h"
+#include "event-line.h"
+#include "job/merge.h"
+
+static const char *state_name(unsigned state)
+{
+	static const char *const names[] = {
+		[MERGE_CREATED] = "created",	 [MERGE_RUNNING] = "running",
+		[MERGE_PAUSED] = "paused",	 [MERGE_WAITING] = "waiting",
+		[MERGE_PENDING] = "pending",	 [MERGE_ABORTING] = "aborting",
+		[MERGE_CONCLUDED] = "concluded", [MERGE_NULL] = "null",
+	};
+
+	return state < sizeof(names) / sizeof(*names) ? names[state] : "undefined";
+}
+
+/* Seconds, by how fast it went so far; false: cannot be said. */
+static bool time_left(const struct page_view *v, uint64_t *seconds)
+{
+	const struct page_progress *p = &v->progress;
+	double elapsed = (double)v->updated_ms - (double)v->started_ms;
+
+	if (!v->worker_alive || p->state != MERGE_RUNNING || !p->done || elapsed <= 0 ||
+	    p->done > p->total)
+		return false;
+	*seconds = (uint64_t)(elapsed * (double)(p->total - p->done) / (double)p->done /
+			      1000);
+	return true;
+}
+
+enum column {
+	COLUMN_IMAGE,
+	COLUMN_TYPE,
+	COLUMN_STATE,
+	COLUMN_PERCENT,
+	COLUMN_TOTAL,
+	COLUMN_RATE,
+	COLUMN_LEFT,
+	COLUMN_COPIED,
+	COLUMN_COMPRESSED,
+	COLUMN_REFLINKED,
+	COLUMN_ZEROED,
+	COLUMN_SKIPPED,
+	COLUMN_PID,
+	COLUMNS,
+};
+
+static const struct {
+	const char *name;
+	int flags;
+} columns[COLUMNS] = {
+	[COLUMN_IMAGE] = {"IMAGE", SCOLS_FL_TRUNC},
+	[COLUMN_TYPE] = {"TYPE", 0},
+	[COLUMN_STATE] = {"STATE", 0},
+	[COLUMN_PERCENT] = {"DONE", SCOLS_FL_RIGHT},
+	[COLUMN_TOTAL] = {"OF", SCOLS_FL_RIGHT},
+	[COLUMN_RATE] = {"RATE", SCOLS_FL_RIGHT},
+	[COLUMN_LEFT] = {"LEFT", SCOLS_FL_RIGHT},
+	[COLUMN_COPIED] = {"COPIED", SCOLS_FL_RIGHT},
+	[COLUMN_COMPRESSED] = {"COMPRESSED", SCOLS_FL_RIGHT},
+	[COLUMN_REFLINKED] = {"REFLINKED", SCOLS_FL_RIGHT},
+	[COLUMN_ZEROED] = {"ZEROED", SCOLS_FL_RIGHT},
+	[COLUMN_SKIPPED] = {"SKIPPED", SCOLS_FL_RIGHT},
+	[COLUMN_PID] = {"PID", SCOLS_FL_RIGHT},
+};
+
+static void set_size(struct libscols_line *line, enum column column, uint64_t bytes,
+		     const char *suffix)
+{
+	char text[SIZE_TEXT + 8];
+	char size[SIZE_TEXT];
+
+	snprintf(text, sizeof(text), "%s%s", size_format(bytes, size), suffix);
+	scols_line_set_data(line, column, text);
+}
+
+static void set_row(struct libscols_line *line, const struct page_view *v)
+{
+	const struct page_progress *p = &v->progress;
+	char text[64], left[SIZE_TEXT];
+	uint64_t seconds;
+
+	scols_line_set_data(line, COLUMN_IMAGE, v->image);
+	scols_line_set_data(line, COLUMN_TYPE, v->type);
+	scols_line_set_data(line, COLUMN_STATE,
+			    v->worker_alive ? state_name(p->state) : "dead");
+	snprintf(text, sizeof(text), "%.0f%%",
+		 p->total ? (double)p->done * 100 / (double)p->total : 0.0);
+	scols_line_set_data(line, COLUMN_PERCENT, text);
+	set_size(line, COLUMN_TOTAL, p->total, "");
+	if (v->worker_alive)
+		set_size(line, COLUMN_RATE, p->rate, "/s");
+	if (time_left(v, &seconds))
+		scols_line_set_data(line, COLUMN_LEFT, time_format(seconds, left));
+	set_size(line, COLUMN_COPIED, p->copied, "");
+	set_size(line, COLUMN_COMPRESSED, p->compressed, "");
+	set_size(line, COLUMN_REFLINKED, p->reflinked, "");
+	set_size(line, COLUMN_ZEROED, p->zeroed, "");
+	set_size(line, COLUMN_SKIPPED, p->skipped, "");
+	snprintf(text, sizeof(text), "%d", (int)v->worker_pid);
+	scols_line_set_data(line, COLUMN_PID, text);
+}
+
+/* As wide as the window on a terminal, as wide as needed elsewhere. */
+static void set_width(struct libscols_table *table)
+{
+	struct winsize size;
+
+	scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col) {
+		scols_table_set_termforce(table, SCOLS_TERMFORCE_ALWAYS);
+		scols_table_set_termwidth(table, size.ws_col);
+	}
+}
+
+char *jobs_table(const struct page_view *views, size_t count)
+{
+	struct libscols_table *table;
+	char *text = NULL, *out = NULL;
+
+	/* as QEMU's "info block-jobs" */
+	if (!count)
+		return strdup("No active jobs\n");
+	table = scols_new_table();
+	if (!table)
+		return NULL;
+	set_width(table);
+	for (int i = 0; i < COLUMNS; i++)
+		scols_table_new_column(table, columns[i].name, 0, columns[i].flags);
+	for (size_t i = 0; i < count; i++) {
+		struct libscols_line *line = scols_table_new_line(table, NULL);
+
+		if (line)
+			set_row(line, &views[i]);
+	}
+	if (scols_print_table_to_string(table, &text) == 0 && text) {
+		size_t n = strlen(text);
+
+		if (asprintf(&out, "%s%s", text, n && text[n - 1] == '\n' ? "" : "\n") <
+		    0)
+			out = NULL;
+	}
+	free(text);
+	scols_unref_table(table);
+	return out;
+}
+
+static const char *io_status(int error)
+{
+	if (error == ENOSPC || error == EDQUOT)
+		return "nospace";
+	return error ? "failed" : "ok";
+}
+
+/* Those that QEMU has, in its order and by its rules. */
+static json_t *qemu_fields(const struct page_view *v)
+{
+	const struct page_progress *p = &v->progress;
+	bool busy = v->worker_alive && p->state != MERGE_PAUSED &&
+		    p->state != MERGE_PENDING && p->state < MERGE_CONCLUDED;
+	json_t *job = json_pack(
+		"{s:o,s:o,s:o,s:o,s:b,s:b,s:o,s:s,s:b,s:s,s:b,s:b}", "type",
+		json_text(v->type), "device", json_text(v->image), "len",
+		json_bytes(p->total), "offset", json_bytes(p->done), "busy", (int)busy,
+		"paused", (int)(p->state == MERGE_PAUSED), "speed",
+		json_bytes(v->control.speed), "io-status", io_status(v->error), "ready",
+		0, "status", state_name(p->state), "auto-finalize", 1, "auto-dismiss", 1);
+
+	if (job && v->error)
+		json_object_set_new(
+			job, "error",
+			json_text(*v->sentence ? v->sentence : strerror(v->error)));
+	return job;
+}
+
+static json_t *job_json(const struct page_view *v)
+{
+	const struct page_progress *p = &v->progress;
+	json_t *job = qemu_fields(v);
+	uint64_t seconds;
+
+	if (!job)
+		return NULL;
+	json_object_set_new(job, "image", json_text(v->image));
+	json_object_set_new(job, "base", *v->base ? json_text(v->base) : json_null());
+	json_object_set_new(job, "alive", json_boolean(v->worker_alive));
+	json_object_set_new(job, "worker-pid", json_integer(v->worker_pid));
+	json_object_set_new(job, "owner-pid", json_integer(v->owner_pid));
+	json_object_set_new(job, "owner-alive", json_boolean(v->owner_alive));
+	json_object_set_new(job, "uid", json_integer(v->uid));
+	json_object_set_new(job, "read", json_bytes(p->read));
+	json_object_set_new(job, "written", json_bytes(p->written));
+	json_object_set_new(job, "copied", json_bytes(p->copied));
+	json_object_set_new(job, "compressed", json_bytes(p->compressed));
+	json_object_set_new(job, "reflinked", json_bytes(p->reflinked));
+	json_object_set_new(job, "zeroed", json_bytes(p->zeroed));
+	json_object_set_new(job, "skipped", json_bytes(p->skipped));
+	json_object_set_new(job, "compared", json_bytes(p->compared));
+	json_object_set_new(job, "rate", json_bytes(v->worker_alive ? p->rate : 0));
+	json_object_set_new(job, "time-left",
+			    time_left(v, &seconds) ? json_bytes(seconds) : json_null());
+	return job;
+}
+
+char *jobs_json(const struct page_view *views, size_t count, bool compact)
+{
+	CLEANUP_FREE char *text = NULL;
+	json_t *list = json_array();
+	char *out = NULL;
+
+	for (size_t i = 0; i < count; i++)
+		json_array_append_new(list, job_json(&views[i]));
+	text = json_dumps(list, compact ? JSON_COMPACT : JSON_INDENT(4));
+	json_decref(list);
+	if (!text || asprintf(&out, "%s\n", text) < 0)
+		return NULL;
+	return out;
+}

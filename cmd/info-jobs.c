@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/* List and watch merges. */
+#include "info-jobs.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/size.h"
+#include "common.h"
+#include "info-jobs-view.h"
+#include "page/reader.h"
+#include "status.h"
+
+#define WATCH_MIN 0.1 /* seconds */
+
+/* Keep those of the images asked for. A path that is missing is an error. */
+static int narrow(const struct info_jobs_options *o, struct page_view *views,
+		  size_t *count)
+{
+	CLEANUP_FREE struct stat *wanted = calloc(o->n_images + 1, sizeof(*wanted));
+	size_t kept = 0;
+
+	if (!wanted)
+		return fail(ENOMEM, "no memory for the list of images");
+	for (size_t i = 0; i < o->n_images; i++) {
+		if (stat(o->images[i], &wanted[i]) < 0)
+			return fail_in(fail_errno(errno, "cannot look at it"),
+				       o->images[i]);
+	}
+	for (size_t i = 0; i < *count; i++) {
+		bool found = !o->n_images;
+
+		for (size_t k = 0; !found && k < o->n_images; k++)
+			found = views[i].dev == wanted[k].st_dev &&
+				views[i].ino == wanted[k].st_ino;
+		if (found)
+			views[kept++] = views[i];
+	}
+	*count = kept;
+	return 0;
+}
+
+/* The output of one look as malloc'd text. */
+static int look(const struct info_jobs_options *o, char **out)
+{
+	CLEANUP_FREE struct page_view *views = NULL;
+	size_t count;
+	int err = page_list(&views, &count);
+
+	*out = NULL;
+	if (!err)
+		err = narrow(o, views, &count);
+	if (err)
+		return err;
+	*out = o->json ? jobs_json(views, count, o->watch_seconds > 0)
+		       : jobs_table(views, count);
+	return *out ? 0 : fail(ENOMEM, "no memory for the table");
+}
+
+/* Over what stands on the screen, line by line, so that nothing flickers. */
+static void redraw(const char *text)
+{
+	fputs("\033[H", stdout);
+	while (*text) {
+		size_t n = strcspn(text, "\n");
+
+		fwrite(text, 1, n, stdout);
+		fputs("\033[K\n", stdout);
+		text += n + (text[n] == '\n');
+	}
+	fputs("\033[J", stdout);
+}
+
+static void show(const struct info_jobs_options *o, const char *text, const char *before)
+{
+	if (!o->json && isatty(STDOUT_FILENO)) {
+		if (!before)
+			fputs("\033[2J", stdout);
+		redraw(text);
+	} else if (!before || strcmp(before, text) != 0) {
+		if (before && !o->json)
+			putchar('\n');
+		fputs(text, stdout);
+	}
+	fflush(stdout);
+}
+
+/* Until then, or until a signal. In short naps: one may come just before we sleep. */
+static void wait_until(uint64_t then_ms)
+{
+	while (!stop_signal) {
+		uint64_t now = clock_ms(), nap = then_ms > now ? then_ms - now : 0;
+
+		if (!nap)
+			return;
+		nanosleep(&(struct timespec){.tv_nsec = (nap < 50 ? (long)nap : 50) *
+							1000000L},
+			  NULL);
+	}
+}
+
+static int watch(const struct info_jobs_options *o)
+{
+	double seconds = o->watch_seconds < WATCH_MIN ? WATCH_MIN : o->watch_seconds;
+	uint64_t next = clock_ms(), step = (uint64_t)(seconds * 1000);
+	CLEANUP_FREE char *before = NULL;
+
+	while (!stop_signal) {
+		char *text;
+		int err = look(o, &text);
+
+		if (err)
+			return err;
+		show(o, text, before);
+		free(before);
+		before = text;
+		/* who read us has gone; common_end says so */
+		if (ferror(stdout))
+			return 0;
+		next += step;
+		if (next < clock_ms())
+			next = clock_ms() + step;
+		wait_until(next);
+	}
+	fail_clear();
+	return -EINTR;
+}
+
+int info_jobs(const struct info_jobs_options *o)
+{
+	CLEANUP_FREE char *text = NULL;
+	int err = o->watch_seconds > 0 ? watch(o) : look(o, &text);
+
+	if (text)
+		fputs(text, stdout);
+	complain("chain-info", err);
+	return status_of(err);
+}

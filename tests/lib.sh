@@ -209,13 +209,15 @@ new()
 	qemu-img create -q -f qcow2 "$@" -- "$file" "$size" || fail "create $file"
 }
 
-# over FILE BACKING [OPTION...]: an overlay; the backing format is qcow2 unless FORMAT says
+# over FILE BACKING [SIZE] [OPTION...]: an overlay; the backing format is qcow2 unless
+# FORMAT says
 over()
 {
-	local file=$1 backing=$2
+	local file=$1 backing=$2 size=()
 
 	shift 2
-	qemu-img create -q -f qcow2 -b "$backing" -F "${FORMAT:-qcow2}" "$@" -- "$file" ||
+	[[ ${1:-} = [0-9]* ]] && size=("$1") && shift
+	qemu-img create -q -f qcow2 -b "$backing" -F "${FORMAT:-qcow2}" "$@" -- "$file" "${size[@]}" ||
 		fail "create $file"
 }
 
@@ -228,7 +230,7 @@ put()
 	for c in "$@"; do
 		commands+=(-c "$c")
 	done
-	qemu-io -f "${FORMAT:-qcow2}" "${commands[@]}" -- "$file" >"$WORK/qemu-io" 2>&1 ||
+	qemu-io -f qcow2 "${commands[@]}" -- "$file" >"$WORK/qemu-io" 2>&1 ||
 		fail "qemu-io $file: $(cat "$WORK/qemu-io")"
 }
 
@@ -248,6 +250,23 @@ fill()
 
 	shift 4
 	put "$file" "write $* -s $(seed_file "$seed") $offset $length"
+}
+
+# poke FILE OFFSET HEX...: change bytes of the file itself
+poke()
+{
+	local file=$1 offset=$2
+
+	shift 2
+	# shellcheck disable=SC2059 # the bytes are the format
+	printf "$(printf '\\x%s' "$@")" |
+		dd of="$file" bs=1 seek="$((offset))" conv=notrunc status=none
+}
+
+# peek FILE OFFSET LENGTH: bytes of the file itself, as one hexadecimal number
+peek()
+{
+	od -An -v -tx1 -j "$(($2))" -N "$3" -- "$1" | tr -d ' \n'
 }
 
 # The guest's bytes, as a hash. The oracle: taken before the operation.
@@ -355,6 +374,7 @@ make_chain()
 	fill D.qcow2 5 100k 100k
 	fill D.qcow2 6 1300k 60k
 	put D.qcow2 'write -z 3584k 128k'
+	# shellcheck disable=SC2034 # for the test
 	HASH=$(content D.qcow2)
 }
 

@@ -1,0 +1,104 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# A dry run says exactly what will be: every number of the result, and the file size.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# result: the result event of the last run, without what may differ
+result()
+{
+	jq -c 'select(.event == "CHAIN_MERGE_RESULT").data | del(."dry-run", .result,
+		."elapsed-ms", ."space-free", ."space-needed", .offset, .speed)' "$WORK/out"
+}
+
+# foretold COMMAND...: what -n says, then what comes of it
+foretold()
+{
+	local said
+
+	freeze ./*.qcow2
+	assert_status 0 "$@" -n --json
+	said=$(result)
+	assertNotEquals "it says something" "" "$said"
+	assert_frozen
+	assert_status 0 "$@" --json
+	assertEquals "prediction and outcome" "$(jq -S . <<<"$said")" "$(result | jq -S .)"
+	assertEquals "file size" "$(jq '."new-file-size"' <<<"$said")" "$(bytes D.qcow2)"
+	assert_content D.qcow2 "$HASH"
+	assert_sound D.qcow2
+}
+
+testStream()
+{
+	make_chain
+	foretold chain-stream -b A.qcow2 D.qcow2
+	foretold chain-stream D.qcow2
+}
+
+testDepth()
+{
+	make_chain
+	foretold chain-stream --depth=2 D.qcow2
+}
+
+testRebase()
+{
+	make_chain
+	new X.qcow2 5M
+	fill X.qcow2 1 0 2M
+	foretold chain-rebase -F qcow2 -b X.qcow2 D.qcow2
+}
+
+testOptions()
+{
+	local o
+
+	for o in cluster_size=4k cluster_size=1M extended_l2=on compat=0.10 \
+		refcount_bits=64,cluster_size=512; do
+		rm -f ./*.qcow2
+		make_chain -o $o
+		foretold chain-stream -b A.qcow2 D.qcow2
+		foretold chain-stream D.qcow2
+	done
+}
+
+testCompressed()
+{
+	make_chain
+	fill C.qcow2 7 2M 1M -c
+	HASH=$(content D.qcow2)
+	foretold chain-stream -b A.qcow2 D.qcow2
+}
+
+testSnapshots()
+{
+	make_chain
+	qemu-img snapshot -c s1 D.qcow2
+	fill D.qcow2 7 2M 100k
+	HASH=$(content D.qcow2)
+	foretold chain-stream -b A.qcow2 D.qcow2
+}
+
+# For people: sizes, and what would leave the chain
+testText()
+{
+	make_chain
+	assert_status 0 chain-stream -n -b A.qcow2 D.qcow2
+	assert_out 'D.qcow2'
+	assert_out 'file size'
+	assert_out 'space'
+	assert_status 0 chain-stream -n -v -b A.qcow2 D.qcow2
+	assert_out "$PWD/B.qcow2"
+}
+
+testNothingToDo()
+{
+	make_chain
+	assert_status 0 chain-stream -n -b C.qcow2 D.qcow2
+	assert_status 0 chain-stream -n --json A.qcow2
+}
+
+# shellcheck disable=SC1091
+. shunit2

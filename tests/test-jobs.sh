@@ -1,0 +1,171 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Merges seen and steered from outside: --jobs, --watch, --pause and the rest.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+jobs_json()
+{
+	run chain-info --jobs --json "$@"
+}
+
+# field NAME: of the only job there is
+field()
+{
+	jobs_json
+	jq -r ".. | objects | select(has(\"io-status\")) | .\"$1\"" "$WORK/out" | head -n 1
+}
+
+prepare()
+{
+	make_slow_chain 32
+}
+
+running()
+{
+	start chain-stream -q --rate=6M D.qcow2
+	merge_runs || fail "the merge does not start"
+	until_true 5 test "$(field status)" = running
+}
+
+field_is()
+{
+	[ "$(field "$1")" = "$2" ]
+}
+
+testNone()
+{
+	assert_status 0 chain-info --jobs
+	assert_status 0 chain-info --jobs --json
+	assertTrue "JSON: $(cat "$WORK/out")" "[ ! -s '$WORK/out' ] || jq . <'$WORK/out' >/dev/null"
+}
+
+testFields()
+{
+	local name
+
+	running
+	assert_status 0 chain-info --jobs
+	assert_out D.qcow2
+	assert_status 0 chain-info --jobs D.qcow2
+	assert_out D.qcow2
+	assert_status 0 chain-info --jobs A.qcow2
+	assert_no_out D.qcow2
+	jobs_json
+	for name in type device len offset busy paused speed io-status ready status \
+		auto-finalize auto-dismiss; do
+		assertTrue "no $name: $(cat "$WORK/out")" \
+			"jq -e '.. | objects | select(has(\"io-status\")) | has(\"$name\")' '$WORK/out' >/dev/null"
+	done
+	assertEquals stream "$(field type)"
+	assertEquals 6291456 "$(field speed)"
+	assertEquals ok "$(field io-status)"
+	assertTrue "the worker's pid" "grep -q $PID '$WORK/out'"
+}
+
+testPauseAndResume()
+{
+	local before
+
+	running
+	assert_status 0 chain-stream --pause D.qcow2
+	until_true 3 field_is status paused || fail "not paused"
+	sleep 0.3
+	before=$(field offset)
+	sleep 0.4
+	assertEquals "nothing is copied" "$before" "$(field offset)"
+	assert_status 0 chain-stream --set-rate=200M D.qcow2
+	assert_status 0 chain-stream --resume D.qcow2
+	finish
+	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"
+	assert_merged D.qcow2 "$HASH" ""
+	assert_status 0 chain-info --jobs
+	assert_no_out D.qcow2
+}
+
+testCancel()
+{
+	running
+	assert_status 0 chain-stream --cancel D.qcow2
+	finish
+	assertEquals 75 "$STATUS"
+	assert_merged D.qcow2 "$HASH" B.qcow2
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+testCancelWhilePaused()
+{
+	running
+	assert_status 0 chain-stream --pause D.qcow2
+	until_true 3 field_is status paused
+	assert_status 0 chain-stream --cancel D.qcow2
+	finish
+	assertEquals 75 "$STATUS"
+	assert_merged D.qcow2 "$HASH" B.qcow2
+}
+
+testSetRate()
+{
+	running
+	assert_status 0 chain-stream --set-rate=3M D.qcow2
+	until_true 3 field_is speed 3145728 || fail "speed is $(field speed)"
+	assert_status 0 chain-stream --set-rate=0 D.qcow2
+	finish
+	assertEquals 0 "$STATUS"
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+# A killed worker is not shown as running, and is not in the way of the next.
+testKilled()
+{
+	running
+	kill -9 "$PID"
+	finish
+	assert_status 0 chain-info --jobs
+	assert_no_out D.qcow2
+	assert_status 69 chain-stream --pause D.qcow2
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+testWatch()
+{
+	running
+	timeout 1 chain-info --watch=0.2 --json >watched 2>/dev/null
+	assertTrue "a line per change: $(wc -l <watched)" "[ $(wc -l <watched) -ge 2 ]"
+	assertTrue "each is JSON" "jq . <watched >/dev/null"
+}
+
+# Without CHAIN_RUNTIME_DIR the page lies in /dev/shm/chain-UID.
+testDefaultFolder()
+{
+	[ -w /dev/shm ] || {
+		skip "no /dev/shm"
+		return 0
+	}
+	unset CHAIN_RUNTIME_DIR
+	start chain-stream -q --rate=6M D.qcow2
+	until_true 5 bash -c 'chain-info --jobs --json D.qcow2 | grep -q running' ||
+		fail "no job is shown"
+	assertEquals 700 "$(stat -c %a "/dev/shm/chain-$(id -u)")"
+	kill "$PID"
+	finish
+	assertEquals 143 "$STATUS"
+}
+
+# A folder that others could write to is not trusted.
+testHostileFolder()
+{
+	chmod 777 "$CHAIN_RUNTIME_DIR"
+	run chain-stream -q D.qcow2
+	# either refused, or merged without a page; never a page in such a folder
+	assertEquals "" "$(ls -A "$CHAIN_RUNTIME_DIR")"
+	assert_content D.qcow2 "$HASH"
+	assert_sound D.qcow2
+}
+
+# shellcheck disable=SC1091
+. shunit2

@@ -1,0 +1,228 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Names with odd characters, and the strings that headers hold.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# merge_with NAME: a base and a swallowed layer of that name
+merge_with()
+{
+	local name=$1
+
+	rm -rf d
+	mkdir d
+	new "d/$name-A" 2M
+	fill "d/$name-A" 1 0 1M
+	over "d/$name-B" "$PWD/d/$name-A"
+	fill "d/$name-B" 2 512k 1M
+	over "d/$name-D" "$PWD/d/$name-B"
+	HASH=$(content "d/$name-D")
+	assert_status 0 chain-stream -q -b "d/$name-A" "d/$name-D"
+	assert_merged "d/$name-D" "$HASH" "$PWD/d/$name-A"
+	assert_status 0 chain-info "d/$name-D"
+	assert_status 0 chain-stream -q "d/$name-D"
+	assert_merged "d/$name-D" "$HASH" ""
+}
+
+testSpace()
+{
+	merge_with 'two words and  more '
+}
+
+testUtf8()
+{
+	merge_with 'Größe-日本'
+}
+
+testShellCharacters()
+{
+	merge_with "it's \$HOME \"*?;&|<>(){}[]"
+}
+
+testNewline()
+{
+	merge_with $'line\nbreak\ttab'
+	new $'bad\n\033[31m.qcow2' 1M
+	assert_status 0 chain-info $'bad\n\033[31m.qcow2'
+	assertFalse "no escape reaches the terminal" "grep -q \$'\\033' '$WORK/out'"
+	printf 'x' >$'bad\n\033[31m.img'
+	run chain-stream $'missing\n\033[31m.img'
+	assertFalse "no escape in an error" "grep -q \$'\\033' '$WORK/err'"
+	assert_one_error
+}
+
+testLeadingDash()
+{
+	mkdir d
+	cd d || return 1
+	new -A.qcow2 1M
+	fill ./-A.qcow2 1 0 1M
+	over -B.qcow2 ./-A.qcow2
+	over -D.qcow2 ./-B.qcow2
+	HASH=$(content ./-D.qcow2)
+	assert_status 0 chain-stream -q -b -A.qcow2 -- -D.qcow2
+	assert_content ./-D.qcow2 "$HASH"
+	assert_sound ./-D.qcow2
+}
+
+# any ':' before the first '/' is a protocol: a file a:b is written ./a:b
+testColon()
+{
+	local hash
+
+	new ./a:b.qcow2 2M
+	fill ./a:b.qcow2 1 0 1M
+	over B.qcow2 ./a:b.qcow2
+	over D.qcow2 B.qcow2
+	hash=$(content D.qcow2)
+	assert_status 0 chain-stream -q -b a:b.qcow2 D.qcow2
+	assert_merged D.qcow2 "$hash" ./a:b.qcow2
+	assert_status 0 chain-snapshot ./D.qcow2 ./x:y.qcow2
+	assert_status 0 chain-snapshot ./x:y.qcow2 ./z.qcow2
+	assert_content z.qcow2 "$hash"
+	new E.qcow2 2M
+	assert_status 0 chain-rebase -q -F qcow2 -b a:b.qcow2 E.qcow2
+	assertEquals ./a:b.qcow2 "$(backing E.qcow2)"
+}
+
+# Relative strings are against the overlay's folder, wherever the command runs.
+testRelativeFromElsewhere()
+{
+	mkdir -p run/deep base
+	(
+		cd base && new A.qcow2 2M && fill A.qcow2 1 0 2M
+		cd ../run || exit
+		over B.qcow2 ../base/A.qcow2
+		over deep/D.qcow2 ../B.qcow2
+	)
+	fill run/B.qcow2 2 1M 100k
+	HASH=$(content run/deep/D.qcow2)
+	assert_status 0 chain-stream -q -b base/A.qcow2 run/deep/D.qcow2
+	assert_merged run/deep/D.qcow2 "$HASH" ../../base/A.qcow2
+}
+
+# The layers lie in one folder, the active image in another.
+testReanchor()
+{
+	mkdir layers vm
+	new layers/A.qcow2 2M
+	fill layers/A.qcow2 1 0 2M
+	(cd layers && over B.qcow2 A.qcow2)
+	over vm/D.qcow2 ../layers/B.qcow2
+	HASH=$(content vm/D.qcow2)
+	cd vm || return 1
+	assert_status 0 chain-stream -q -b ../layers/A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" ../layers/A.qcow2
+}
+
+testAbsoluteStaysAbsolute()
+{
+	new A.qcow2 2M
+	fill A.qcow2 1 0 2M
+	over B.qcow2 "$PWD/A.qcow2"
+	over D.qcow2 B.qcow2
+	HASH=$(content D.qcow2)
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" "$PWD/A.qcow2"
+}
+
+# Which layer is meant is decided by inode, not spelling.
+testSymlinks()
+{
+	make_chain
+	mkdir links
+	ln -s ../A.qcow2 links/base
+	ln -s ../D.qcow2 links/top
+	assert_status 0 chain-stream -q -b links/base links/top
+	assert_merged D.qcow2 "$HASH" A.qcow2
+	assertTrue "the link is still one" "[ -L links/top ]"
+}
+
+testHardLink()
+{
+	make_chain
+	ln A.qcow2 same.qcow2
+	assert_status 0 chain-stream -q -b ./same.qcow2 D.qcow2
+	assert_content D.qcow2 "$HASH"
+	assertEquals A.qcow2 "$(backing D.qcow2)"
+}
+
+testFileProtocol()
+{
+	new A.qcow2 2M
+	fill A.qcow2 1 0 2M
+	over B.qcow2 "file:$PWD/A.qcow2"
+	over D.qcow2 "file:$PWD/B.qcow2"
+	HASH=$(content D.qcow2)
+	assert_status 0 chain-info D.qcow2
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	assert_content D.qcow2 "$HASH"
+	assert_sound D.qcow2
+}
+
+testJsonNames()
+{
+	local string
+
+	for string in "json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"$PWD/A.qcow2\"}}" \
+		"json:{\"file.filename\":\"$PWD/A.qcow2\"}" \
+		"json:{\"driver\":\"qcow2\",\"file.driver\":\"file\",\"file.filename\":\"$PWD/A.qcow2\"}"; do
+		rm -f ./*
+		new A.qcow2 2M
+		fill A.qcow2 1 0 2M
+		qemu-img create -q -f qcow2 -u -b "$string" -F qcow2 B.qcow2 2M
+		fill B.qcow2 2 0 100k
+		over D.qcow2 B.qcow2
+		HASH=$(content D.qcow2)
+		assert_status 0 chain-info D.qcow2
+		assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+		assert_content D.qcow2 "$HASH"
+		assert_sound D.qcow2
+		assertEquals "copied verbatim" "$string" "$(info D.qcow2 |
+			jq -r '."backing-filename"')"
+		assert_status 0 chain-stream -q D.qcow2
+		assert_merged D.qcow2 "$HASH" ""
+	done
+}
+
+# A long name fits or is refused before the work.
+testLongNames()
+{
+	local dir i
+
+	dir=$PWD
+	for i in 1 2 3; do
+		dir=$dir/$(printf 'x%.0s' {1..200})
+	done
+	mkdir -p "$dir"
+	new "$dir/A.qcow2" 1M
+	fill "$dir/A.qcow2" 1 0 1M
+	over B.qcow2 "$dir/A.qcow2"
+	over D.qcow2 B.qcow2
+	HASH=$(content D.qcow2)
+	assert_status 0 chain-stream -q -b "$dir/A.qcow2" D.qcow2
+	assert_merged D.qcow2 "$HASH" "$dir/A.qcow2"
+
+	rm -f B.qcow2 D.qcow2
+	over B.qcow2 "$dir/A.qcow2" -o cluster_size=64k
+	over D.qcow2 B.qcow2 -o cluster_size=512
+	HASH=$(content D.qcow2)
+	freeze D.qcow2
+	run chain-stream -q -b "$dir/A.qcow2" D.qcow2
+	assertNotEquals "no room in a cluster of 512 bytes" 0 "$STATUS"
+	assert_one_error
+	assert_frozen
+}
+
+testDryRunKeepsNames()
+{
+	make_chain
+	freeze D.qcow2
+	assert_status 0 chain-stream -n -b A.qcow2 D.qcow2
+	assert_frozen
+}
+
+# shellcheck disable=SC1091
+. shunit2

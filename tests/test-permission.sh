@@ -1,0 +1,85 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Without permission: 77, and the sentence names the file.
+
+# shellcheck disable=SC2086 # NOBODY is several words
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# A user who owns nothing here
+NOBODY="setpriv --reuid=65534 --regid=65534 --clear-groups"
+
+prepare()
+{
+	make_chain
+}
+
+allowed()
+{
+	need_root && need setpriv || return 1
+	# shellcheck disable=SC2086
+	$NOBODY "$BUILD/bin/chain-info" --version >/dev/null 2>&1 &&
+		$NOBODY test -r "$PWD/A.qcow2" && return 0
+	skip "another user does not get at the programs or at the test's folder"
+	return 1
+}
+
+testReadOnlyFile()
+{
+	allowed || return 0
+	freeze ./*.qcow2
+	assert_status 77 $NOBODY chain-stream -q D.qcow2
+	assert_one_error
+	assert_err D.qcow2
+	assert_status 0 $NOBODY chain-info D.qcow2
+	assert_frozen
+}
+
+testUnreadableLayer()
+{
+	allowed || return 0
+	chown 65534 D.qcow2
+	chmod 600 B.qcow2
+	freeze ./*.qcow2
+	assert_status 77 $NOBODY chain-stream -q D.qcow2
+	assert_one_error
+	assert_err B.qcow2
+	run $NOBODY chain-info D.qcow2
+	assertEquals 77 "$STATUS"
+	assert_out B.qcow2
+	assert_frozen
+}
+
+testSnapshotIntoForeignFolder()
+{
+	allowed || return 0
+	assert_status 77 $NOBODY chain-snapshot D.qcow2 E.qcow2
+	assertFalse "no file" "[ -e E.qcow2 ]"
+}
+
+# A user who owns the active image only can merge it: layers are only read.
+testOwnImage()
+{
+	allowed || return 0
+	chown 65534 D.qcow2
+	mkdir -m 700 "$WORK/run2"
+	later "rm -rf '$WORK/run2'"
+	chown 65534 "$WORK/run2"
+	CHAIN_RUNTIME_DIR=$WORK/run2 assert_status 0 $NOBODY chain-stream -q -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+}
+
+testReadOnlyFileSystem()
+{
+	mkdir ro
+	mount_new tmpfs 64M ro || return 0
+	cp ./*.qcow2 ro/
+	mount -o remount,ro ro
+	assert_status 77 chain-stream -q ro/D.qcow2
+	assert_one_error
+	assert_status 0 chain-info ro/D.qcow2
+}
+
+# shellcheck disable=SC1091
+. shunit2

@@ -1,0 +1,174 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# chain-rebase: to any base, to none, unsafe.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+testToNone()
+{
+	make_chain
+	assert_status 0 chain-rebase -q -b '' D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+testToBaseInChain()
+{
+	make_chain
+	assert_status 0 chain-rebase -q -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+}
+
+# Another image altogether: what differs is copied, what is equal is not.
+testToStranger()
+{
+	make_chain
+	new X.qcow2 5M
+	fill X.qcow2 1 0 1M
+	fill X.qcow2 77 3M 2M
+	freeze A.qcow2 B.qcow2 C.qcow2 X.qcow2
+	assert_status 0 chain-rebase -q -b X.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" X.qcow2
+	assert_frozen
+}
+
+# A new base with the same content costs nothing, whatever its layout.
+testEqualContent()
+{
+	local size
+
+	make_chain
+	size=$(bytes D.qcow2)
+	qemu-img convert -O qcow2 -o cluster_size=4k C.qcow2 X.qcow2
+	assert_status 0 chain-rebase -q -b X.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" X.qcow2
+	assertTrue "grew from $size to $(bytes D.qcow2)" "[ $(bytes D.qcow2) -le $((size + 131072)) ]"
+}
+
+testToRaw()
+{
+	make_chain
+	qemu-img convert -O raw B.qcow2 base.raw
+	assert_status 0 chain-rebase -q -b base.raw -F raw D.qcow2
+	assert_merged D.qcow2 "$HASH" base.raw
+	assertEquals raw "$(backing_format D.qcow2)"
+}
+
+# Without -F: the format recorded for that inode in this chain, else by magic and a warning.
+testFormat()
+{
+	make_chain
+	new X.qcow2 5M
+	assert_status 0 chain-rebase -b A.qcow2 D.qcow2
+	assertFalse "no warning for a recorded format: $(cat "$WORK/err")" \
+		"grep -qi 'format' '$WORK/err'"
+	assertEquals qcow2 "$(backing_format D.qcow2)"
+	assert_status 0 chain-rebase -b X.qcow2 D.qcow2
+	assert_err '[Ff]ormat'
+	assertEquals qcow2 "$(backing_format D.qcow2)"
+	assert_merged D.qcow2 "$HASH" X.qcow2
+}
+
+# A raw file that holds what looks like a qcow2 header is raw when the chain says so.
+testRawWithMagic()
+{
+	local hash
+
+	new inner.qcow2 1M
+	fill inner.qcow2 1 0 200k
+	cp inner.qcow2 disk.raw
+	truncate -s 2M disk.raw
+	FORMAT=raw over B.qcow2 disk.raw
+	over C.qcow2 B.qcow2
+	fill C.qcow2 2 1M 100k
+	hash=$(content C.qcow2)
+	assert_status 0 chain-rebase -q -b disk.raw C.qcow2
+	assert_merged C.qcow2 "$hash" disk.raw
+	assertEquals raw "$(backing_format C.qcow2)"
+}
+
+# -u only writes the header.
+testUnsafe()
+{
+	local size
+
+	make_chain
+	size=$(bytes D.qcow2)
+	assert_status 0 chain-rebase -q -u -b A.qcow2 -F qcow2 D.qcow2
+	assertEquals A.qcow2 "$(backing D.qcow2)"
+	assertEquals "$size" "$(bytes D.qcow2)"
+	assert_sound D.qcow2
+	assert_status 0 chain-rebase -q -u -b C.qcow2 -F qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" C.qcow2
+	assert_status 0 chain-rebase -q -u -b '' D.qcow2
+	assertEquals "" "$(backing D.qcow2)"
+	assert_sound D.qcow2
+}
+
+# -u repairs a chain whose backing file was moved.
+testUnsafeAfterMove()
+{
+	make_chain
+	mkdir away
+	mv C.qcow2 away/
+	assert_status 66 chain-rebase -b A.qcow2 D.qcow2
+	assert_status 66 chain-stream -b A.qcow2 D.qcow2
+	(cd away && qemu-img rebase -u -f qcow2 -F qcow2 -b ../B.qcow2 C.qcow2)
+	assert_status 0 chain-rebase -q -u -b away/C.qcow2 -F qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" away/C.qcow2
+}
+
+# An image without a backing file gets one: what it does not hold reads zero and must go on so.
+testFromNone()
+{
+	local hash
+
+	new D.qcow2 4M
+	fill D.qcow2 1 1M 1M
+	hash=$(content D.qcow2)
+	new X.qcow2 4M
+	fill X.qcow2 2 0 4M
+	assert_status 0 chain-rebase -q -b X.qcow2 D.qcow2
+	assert_merged D.qcow2 "$hash" X.qcow2
+}
+
+testShorterAndLongerBase()
+{
+	make_chain
+	new short.qcow2 2M
+	fill short.qcow2 1 0 2M
+	assert_status 0 chain-rebase -q -b short.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" short.qcow2
+	new long.qcow2 9M
+	fill long.qcow2 3 0 9M
+	assert_status 0 chain-rebase -q -b long.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" long.qcow2
+}
+
+# The image itself, or an overlay of it, would make a circle.
+testCircle()
+{
+	make_chain
+	over E.qcow2 D.qcow2
+	freeze ./*.qcow2
+	run chain-rebase -b D.qcow2 D.qcow2
+	assertEquals 64 "$STATUS"
+	run chain-rebase -b E.qcow2 D.qcow2
+	assertTrue "refused: $STATUS" "[ $STATUS = 64 ] || [ $STATUS = 65 ] || [ $STATUS = 75 ]"
+	run chain-rebase -u -F qcow2 -b E.qcow2 D.qcow2
+	assertTrue "refused: $STATUS" "[ $STATUS = 64 ] || [ $STATUS = 65 ] || [ $STATUS = 75 ]"
+	assert_frozen
+}
+
+testMissingBase()
+{
+	make_chain
+	freeze ./*.qcow2
+	assert_status 66 chain-rebase -b missing.qcow2 D.qcow2
+	assert_status 64 chain-rebase D.qcow2
+	assert_frozen
+}
+
+# shellcheck disable=SC1091
+. shunit2

@@ -1,0 +1,69 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# On a file system with reflinks a merge writes next to nothing.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+result()
+{
+	jq "select(.event == \"CHAIN_MERGE_RESULT\").data.\"$1\"" "$WORK/out"
+}
+
+# Blocks in use on the file system, in KiB
+used()
+{
+	sync -f "$1"
+	df --output=used "$1" | tail -n 1
+}
+
+# merges TYPE SIZE
+merges()
+{
+	local before grown
+
+	mkdir m
+	mount_new "$1" "$2" m || return 0
+	cd m || return 1
+	make_slow_chain 48
+	before=$(used .)
+	assert_status 0 chain-stream --json -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+	grown=$(($(used .) - before))
+	assertTrue "reflinked: $(result reflinked)" "[ $(result reflinked) -ge 49000000 ]"
+	assertTrue "written: $(result written)" "[ $(result written) -le 503316 ]"
+	# the metadata of the file system and of the image: 1 % and a little
+	assertTrue "$1 grew by $grown KiB" "[ $grown -le 1536 ]"
+	assert_status 0 chain-stream --json D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	rm A.qcow2 B.qcow2
+	assert_content D.qcow2 "$HASH"
+	# what is odd for reflinks still comes out right
+	make_chain -o cluster_size=1k
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+	rm -f ./*.qcow2
+	make_chain -o extended_l2=on
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	head -c 3000001 "$(seed_file 1)" >disk.raw
+	head -c 1000001 "$(seed_file 2)" >>disk.raw
+	FORMAT=raw over R.qcow2 disk.raw
+	HASH=$(content R.qcow2)
+	assert_status 0 chain-stream -q --verify R.qcow2
+	assert_merged R.qcow2 "$HASH" ""
+}
+
+testXfs()
+{
+	merges xfs 512M
+}
+
+testBtrfs()
+{
+	merges btrfs 512M
+}
+
+# shellcheck disable=SC1091
+. shunit2

@@ -1,0 +1,120 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Kinds of images that are shown but not written, with a sentence that says why.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+luks()
+{
+	qemu-img create -q -f qcow2 --object secret,id=s,data=geheim \
+		-o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 "$@" ||
+		fail "create an encrypted image"
+}
+
+# Layers are not decrypted into a plain overlay.
+testEncryptedLayer()
+{
+	luks A.qcow2 2M
+	qemu-img create -q -u -f qcow2 -b A.qcow2 -F qcow2 D.qcow2 2M
+	freeze ./*.qcow2
+	assert_status 65 chain-stream -q D.qcow2
+	assert_one_error
+	assert_err 'A.qcow2.*encrypt'
+	assert_status 65 chain-rebase -q -b '' D.qcow2
+	assert_status 0 chain-info D.qcow2
+	assert_out A.qcow2
+	assert_status 0 chain-info --json D.qcow2
+	assertEquals true "$(jq '.[1].encrypted' "$WORK/out")"
+	assert_frozen
+}
+
+testEncryptedTop()
+{
+	new A.qcow2 2M
+	luks -b A.qcow2 -F qcow2 D.qcow2 2M
+	freeze ./*.qcow2
+	assert_status 65 chain-stream -q D.qcow2
+	assert_err encrypt
+	assert_status 65 chain-rebase -q -b '' D.qcow2
+	assert_status 0 chain-info D.qcow2
+	assert_frozen
+}
+
+testProtocols()
+{
+	local name
+
+	for name in nbd://localhost/x nbd+unix:///x?socket=/nowhere nbd:localhost:10809 \
+		'json:{"driver":"nbd","host":"localhost"}' ssh://h/x https://h/x; do
+		rm -f D.qcow2
+		qemu-img create -q -u -f qcow2 -b "$name" -F raw D.qcow2 2M
+		freeze D.qcow2
+		assert_status 65 chain-stream -q D.qcow2
+		assert_one_error
+		run chain-info D.qcow2
+		assertTrue "$name: $STATUS" "[ $STATUS = 0 ] || [ $STATUS = 65 ]"
+		assert_out D.qcow2
+		run chain-info --json D.qcow2
+		assertEquals "$name" "$(jq -r '.[0]."backing-filename"' "$WORK/out")"
+		assert_frozen
+	done
+}
+
+testRawTop()
+{
+	truncate -s 1M disk.raw
+	new A.qcow2 1M
+	freeze disk.raw A.qcow2
+	assert_status 65 chain-stream -q disk.raw
+	assert_one_error
+	assert_err overlay
+	assert_status 65 chain-rebase -q -b A.qcow2 disk.raw
+	assert_err overlay
+	assert_status 0 chain-info disk.raw
+	assert_out raw
+	assert_frozen
+	# what the sentence advises works
+	assert_status 0 chain-snapshot disk.raw top.qcow2
+	assertEquals raw "$(backing_format top.qcow2)"
+	assert_status 0 chain-stream -q top.qcow2
+	assert_sound top.qcow2
+}
+
+testOtherFormats()
+{
+	qemu-img create -q -f vmdk A.vmdk 1M
+	FORMAT=vmdk over D.qcow2 A.vmdk
+	freeze D.qcow2
+	assert_status 65 chain-stream -q D.qcow2
+	assert_err vmdk
+	run chain-info D.qcow2
+	assert_out A.vmdk
+	assert_frozen
+}
+
+# An image without the recorded format below is merged, with a warning.
+testNoFormat()
+{
+	new A.qcow2 2M
+	fill A.qcow2 1 0 1M
+	new B.qcow2 2M
+	over D.qcow2 B.qcow2
+	# QEMU 7 does not make one without a format: take the extension's type away
+	poke D.qcow2 112 00 00 00 00
+	HASH=$(content D.qcow2)
+	assert_status 0 chain-stream D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+testQmpOfThisVersion()
+{
+	make_chain
+	run chain-stream -q --qmp=/nowhere D.qcow2
+	assertNotEquals 0 "$STATUS"
+	assert_one_error
+}
+
+# shellcheck disable=SC1091
+. shunit2

@@ -1,0 +1,117 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Signals, time limits and rates: stop soon, stay good, go on next time.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+milliseconds()
+{
+	echo $(($(date +%s%N) / 1000000))
+}
+
+# stopped_by SIGNAL STATUS
+stopped_by()
+{
+	local size begin took
+
+	make_slow_chain 32
+	size=$(bytes D.qcow2)
+	start chain-stream -q --rate=8M D.qcow2
+	merge_runs || fail "the merge does not start"
+	sleep 0.7
+	begin=$(milliseconds)
+	kill "-$1" "$PID"
+	finish
+	took=$(($(milliseconds) - begin))
+	assertEquals "status after SIG$1: $(cat "$WORK/bg.err")" "$2" "$STATUS"
+	assertTrue "stopped after $took ms" "[ $took -le $((1000 * SLOW)) ]"
+	assert_merged D.qcow2 "$HASH" B.qcow2
+	assertTrue "says how far it is" "[ -s '$WORK/bg.err' ]"
+	assertTrue "keeps what it did: $size $(bytes D.qcow2)" \
+		"[ $(bytes D.qcow2) -ge $((size + 1048576)) ]"
+	assertEquals "no page is left" "" "$(find "$CHAIN_RUNTIME_DIR" -type f)"
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+testInterrupt()
+{
+	stopped_by INT 130
+}
+
+testTerminate()
+{
+	stopped_by TERM 143
+}
+
+testHangup()
+{
+	stopped_by HUP 129
+}
+
+# Whoever ignores SIGHUP (nohup) goes on ignoring it.
+testNohup()
+{
+	make_slow_chain 8
+	nohup chain-stream -q --rate=8M D.qcow2 >"$WORK/bg.out" 2>"$WORK/bg.err" </dev/null &
+	PID=$!
+	later "kill -9 $PID"
+	merge_runs
+	kill -HUP "$PID"
+	finish
+	assertEquals 0 "$STATUS"
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+testTimeLimit()
+{
+	local begin took size rounds=0
+
+	make_slow_chain 32
+	size=$(bytes D.qcow2)
+	begin=$(milliseconds)
+	assert_status 75 chain-stream -q --rate=8M --time-limit=1s D.qcow2
+	took=$(($(milliseconds) - begin))
+	assert_one_error
+	assertTrue "stopped after $took ms" "[ $took -ge 900 ] && [ $took -le $((2500 * SLOW)) ]"
+	assertTrue "keeps what it did" "[ $(bytes D.qcow2) -ge $((size + 2097152)) ]"
+	assert_merged D.qcow2 "$HASH" B.qcow2
+	# night after night it comes to its end
+	STATUS=75
+	while [ "$STATUS" = 75 ] && ((rounds++ < 10)); do
+		run chain-stream -q --rate=16M --time-limit=0.8s D.qcow2
+	done
+	assertEquals 0 "$STATUS"
+	assertTrue "went on from where it was: $rounds rounds" "[ $rounds -le 6 ]"
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+# Very loose: not faster than twice the rate.
+testRate()
+{
+	local begin took
+
+	make_slow_chain 16
+	begin=$(milliseconds)
+	assert_status 0 chain-stream -q -r 8M -b A.qcow2 D.qcow2
+	took=$(($(milliseconds) - begin))
+	assertTrue "16 MiB at 8 MiB/s took $took ms" "[ $took -ge 1000 ]"
+	assert_merged D.qcow2 "$HASH" A.qcow2
+}
+
+# A reader of stdout or stderr that goes away does not stop a merge.
+testBrokenPipe()
+{
+	local status
+
+	make_slow_chain 8
+	chain-stream --json --rate=16M D.qcow2 2>"$WORK/err" | head -n 1 >/dev/null
+	status=${PIPESTATUS[0]}
+	assertEquals "merged, then the failed write is told" 74 "$status"
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+# shellcheck disable=SC1091
+. shunit2

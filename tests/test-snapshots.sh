@@ -1,0 +1,136 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Internal snapshots of the active image survive a merge, content and all.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# snapshot_chain OPTIONS: D has snapshots s1 (early) and s2 (later)
+snapshot_chain()
+{
+	make_chain -o "$1"
+	qemu-img snapshot -c s1 D.qcow2
+	fill D.qcow2 7 600k 300k
+	put D.qcow2 'write -z 100k 50k'
+	qemu-img snapshot -c s2 D.qcow2
+	fill D.qcow2 8 2M 200k
+	HASH=$(content D.qcow2)
+	S1=$(snapshot_content D.qcow2 s1)
+	S2=$(snapshot_content D.qcow2 s2)
+}
+
+assert_snapshots()
+{
+	assertEquals "content of s1" "$S1" "$(snapshot_content D.qcow2 s1)"
+	assertEquals "content of s2" "$S2" "$(snapshot_content D.qcow2 s2)"
+}
+
+testToBaseAndToNone()
+{
+	snapshot_chain cluster_size=64k
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+	assert_snapshots
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	assert_snapshots
+	rm A.qcow2 B.qcow2 C.qcow2
+	assert_snapshots
+	# QEMU can go back to one, and delete the other
+	qemu-img snapshot -a s1 D.qcow2 && qemu-img snapshot -d s2 D.qcow2
+	assert_content D.qcow2 "$S1"
+	assert_sound D.qcow2
+}
+
+testOptions()
+{
+	local o
+
+	for o in cluster_size=4k extended_l2=on compat=0.10 refcount_bits=2,cluster_size=4k; do
+		rm -f ./*.qcow2
+		snapshot_chain $o
+		assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+		assert_merged D.qcow2 "$HASH" A.qcow2
+		assert_snapshots
+		assert_status 0 chain-stream -q D.qcow2
+		assert_merged D.qcow2 "$HASH" ""
+		assert_snapshots
+	done
+}
+
+testRebase()
+{
+	snapshot_chain cluster_size=64k
+	new X.qcow2 5M
+	fill X.qcow2 1 0 1M
+	fill X.qcow2 9 2M 3M
+	assert_status 0 chain-rebase -q -b X.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" X.qcow2
+	assert_snapshots
+}
+
+# With the size that it had: convert -l reads no further than the image's size of today.
+applied()
+{
+	cp D.qcow2 applied.qcow2
+	qemu-img snapshot -a "$1" applied.qcow2
+	content applied.qcow2
+	rm applied.qcow2
+}
+
+# The disk was larger, and smaller, when the snapshots were made.
+testOtherSizes()
+{
+	make_chain
+	qemu-img snapshot -c s1 D.qcow2
+	qemu-img resize -q --shrink D.qcow2 4M
+	fill D.qcow2 8 2M 100k
+	qemu-img snapshot -c s2 D.qcow2
+	qemu-img resize -q --shrink D.qcow2 2M
+	HASH=$(content D.qcow2)
+	S1=$(applied s1)
+	S2=$(applied s2)
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+	assertEquals "$S1" "$(applied s1)"
+	assertEquals "$S2" "$(applied s2)"
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	assertEquals "$S1" "$(applied s1)"
+	assertEquals "$S2" "$(applied s2)"
+}
+
+# Snapshots share: the merge does not multiply the data by their number.
+testShared()
+{
+	local i size
+
+	make_chain
+	for i in 1 2 3 4 5 6; do
+		qemu-img snapshot -c s$i D.qcow2
+	done
+	HASH=$(content D.qcow2)
+	S1=$(snapshot_content D.qcow2 s1)
+	S2=$(snapshot_content D.qcow2 s6)
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	assertEquals "$S1" "$(snapshot_content D.qcow2 s1)"
+	assertEquals "$S2" "$(snapshot_content D.qcow2 s6)"
+	size=$(bytes D.qcow2)
+	assertTrue "file of $size" "[ $size -le 9437184 ]"
+}
+
+# Snapshots of layers are no matter.
+testInLayers()
+{
+	make_chain
+	qemu-img snapshot -c old B.qcow2
+	freeze A.qcow2 B.qcow2 C.qcow2
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	assert_frozen
+}
+
+# shellcheck disable=SC1091
+. shunit2

@@ -1,0 +1,223 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# chain-stream: to a base, by depth, to none.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+testToNone()
+{
+	make_chain
+	freeze A.qcow2 B.qcow2 C.qcow2
+	assert_status 0 chain-stream -q D.qcow2
+	assertEquals "quiet" "" "$(cat "$WORK/out" "$WORK/err")"
+	assert_merged D.qcow2 "$HASH" ""
+	rm A.qcow2 B.qcow2 C.qcow2
+	assert_content D.qcow2 "$HASH"
+}
+
+testToEachBase()
+{
+	local base
+
+	for base in A B; do
+		rm -f ./*.qcow2
+		make_chain
+		freeze A.qcow2 B.qcow2 C.qcow2
+		assert_status 0 chain-stream -q -b $base.qcow2 D.qcow2
+		assert_merged D.qcow2 "$HASH" $base.qcow2
+		assertEquals qcow2 "$(backing_format D.qcow2)"
+		assert_frozen
+	done
+}
+
+# Swallowed images stay what they were, for the overlays of others.
+testOtherOverlays()
+{
+	local other
+
+	make_chain
+	over other.qcow2 C.qcow2
+	fill other.qcow2 9 2M 100k
+	other=$(content other.qcow2)
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+	assert_merged other.qcow2 "$other" C.qcow2
+}
+
+# --depth=N: the lowest N-1 and the active one remain
+testDepth()
+{
+	local n wanted
+
+	for n in 1 2 3; do
+		rm -f ./*.qcow2
+		make_chain
+		case $n in
+		1) wanted= ;;
+		2) wanted=A.qcow2 ;;
+		3) wanted=B.qcow2 ;;
+		esac
+		assert_status 0 chain-stream -q --depth=$n D.qcow2
+		assert_merged D.qcow2 "$HASH" "$wanted"
+		assertEquals "$n" "$(qemu-img info --backing-chain --output=json D.qcow2 | jq length)"
+	done
+}
+
+testNothingToDo()
+{
+	make_chain
+	freeze ./*.qcow2
+	assert_status 0 chain-stream A.qcow2
+	assertTrue "it says so" "[ -s '$WORK/out' ] || [ -s '$WORK/err' ]"
+	assert_status 0 chain-stream -b C.qcow2 D.qcow2
+	assertTrue "it says so" "[ -s '$WORK/out' ] || [ -s '$WORK/err' ]"
+	assert_status 0 chain-stream --depth=4 D.qcow2
+	assert_status 0 chain-stream --depth=9 D.qcow2
+	assert_frozen
+}
+
+# A merge of the middle: C becomes D's only other layer's overlay.
+testMiddle()
+{
+	make_chain
+	assert_status 0 chain-stream -q -b A.qcow2 C.qcow2
+	assert_merged D.qcow2 "$HASH" C.qcow2
+	assertEquals A.qcow2 "$(backing C.qcow2)"
+}
+
+testThreads()
+{
+	local j
+
+	for j in 1 2 8; do
+		rm -f ./*.qcow2
+		make_chain
+		assert_status 0 chain-stream -q -j $j D.qcow2
+		assert_merged D.qcow2 "$HASH" ""
+	done
+}
+
+testEmptyOverlays()
+{
+	local hash
+
+	new A.qcow2 3M
+	fill A.qcow2 1 0 2M
+	over B.qcow2 A.qcow2
+	over C.qcow2 B.qcow2
+	hash=$(content C.qcow2)
+	assert_status 0 chain-stream -q -b A.qcow2 C.qcow2
+	assert_merged C.qcow2 "$hash" A.qcow2
+	assertTrue "nothing to copy, nothing copied" "[ $(bytes C.qcow2) -le 393216 ]"
+	assert_status 0 chain-stream -q C.qcow2
+	assert_merged C.qcow2 "$hash" ""
+}
+
+testBackingString()
+{
+	make_chain
+	ln -s A.qcow2 golden.qcow2
+	assert_status 0 chain-stream -q -b A.qcow2 --backing-string=golden.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" golden.qcow2
+}
+
+# A string that a reader would resolve to another file is refused before the work.
+testWrongBackingString()
+{
+	make_chain
+	cp B.qcow2 other.qcow2
+	freeze ./*.qcow2
+	run chain-stream -q -b A.qcow2 --backing-string=other.qcow2 D.qcow2
+	assertNotEquals "refused" 0 "$STATUS"
+	run chain-stream -q -b A.qcow2 --backing-string=missing.qcow2 D.qcow2
+	assertNotEquals "refused" 0 "$STATUS"
+	assert_frozen
+}
+
+testBaseNotInChain()
+{
+	make_chain
+	new X.qcow2 5M
+	freeze ./*.qcow2
+	assert_status 64 chain-stream -b X.qcow2 D.qcow2
+	assert_one_error
+	assert_status 64 chain-stream -b D.qcow2 D.qcow2
+	assert_status 66 chain-stream -b missing.qcow2 D.qcow2
+	assert_frozen
+}
+
+# What is merged again gives the same; a merge from the top down and by steps, too.
+testBySteps()
+{
+	make_chain
+	assert_status 0 chain-stream -q -b B.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" B.qcow2
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+testPrintMerged()
+{
+	make_chain
+	assert_status 0 chain-stream -q -b A.qcow2 --print-merged D.qcow2
+	assertEquals "$PWD/B.qcow2
+$PWD/C.qcow2" "$(sort "$WORK/out")"
+	assert_status 0 chain-stream -q --print-merged=0 D.qcow2
+	assertEquals "$PWD/A.qcow2" "$(tr '\0' '\n' <"$WORK/out")"
+}
+
+testJsonEvents()
+{
+	make_chain
+	assert_status 0 chain-stream --json -b A.qcow2 D.qcow2
+	assertTrue "each line is JSON: $(cat "$WORK/out")" "jq -e . <'$WORK/out' >/dev/null"
+	assertEquals "completed once" 1 \
+		"$(jq -c 'select(.event == "BLOCK_JOB_COMPLETED")' "$WORK/out" | wc -l)"
+	assertEquals created "$(jq -r 'select(.event == "JOB_STATUS_CHANGE").data.status' \
+		"$WORK/out" | head -n 1)"
+	assertEquals null "$(jq -r 'select(.event == "JOB_STATUS_CHANGE").data.status' \
+		"$WORK/out" | tail -n 1)"
+}
+
+testJsonError()
+{
+	make_chain
+	rm A.qcow2
+	run chain-stream --json D.qcow2
+	assertEquals 66 "$STATUS"
+	assertTrue "JSON or nothing: $(cat "$WORK/out")" "jq . <'$WORK/out' >/dev/null"
+	assert_one_error
+}
+
+# 40 layers, each with a little
+testDeep()
+{
+	local i hash
+
+	new 0.qcow2 4M
+	fill 0.qcow2 1 0 1M
+	for ((i = 1; i <= 40; i++)); do
+		over $i.qcow2 $((i - 1)).qcow2
+		((i % 4)) || fill $i.qcow2 $i $((i * 70))k 64k
+	done
+	hash=$(content 40.qcow2)
+	assert_status 0 chain-stream -q -b 0.qcow2 40.qcow2
+	assert_merged 40.qcow2 "$hash" 0.qcow2
+	assert_status 0 chain-stream -q 40.qcow2
+	assert_merged 40.qcow2 "$hash" ""
+}
+
+testFullStdout()
+{
+	make_chain
+	chain-stream -q -b A.qcow2 --print-merged D.qcow2 >/dev/full 2>"$WORK/err"
+	assertEquals "a failed write to stdout" 74 $?
+	assert_merged D.qcow2 "$HASH" A.qcow2
+}
+
+# shellcheck disable=SC1091
+. shunit2

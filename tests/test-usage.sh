@@ -1,0 +1,86 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Wrong usage is 64, with a hint; --help, --usage and --version are there.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+testCommonOptions()
+{
+	local p
+
+	for p in chain-info chain-snapshot chain-stream chain-rebase; do
+		assert_status 0 $p --help
+		assert_out Usage
+		assert_status 0 $p --usage
+		assert_status 0 $p --version
+		assert_out "^$p \(chain-tools\) [0-9]"
+		run $p --help
+		assertTrue "$p takes -q, -v, --json" \
+			"grep -q -- --json '$WORK/out' && grep -q -- -q, '$WORK/out' && grep -q -- -v, '$WORK/out'"
+		assert_status 64 $p --nonsense
+		assert_err .
+		assert_status 64 $p
+	done
+	chain-info --help >/dev/full 2>/dev/null
+	assertEquals "a failed write" 74 $?
+}
+
+testWrongArguments()
+{
+	local args
+
+	make_chain
+	freeze ./*.qcow2
+	while read -r args; do
+		# shellcheck disable=SC2086
+		assert_status 64 $args
+	done <<-END
+		chain-stream -b A.qcow2 --depth=2 D.qcow2
+		chain-stream --depth=0 D.qcow2
+		chain-stream --depth=x D.qcow2
+		chain-stream --depth=-1 D.qcow2
+		chain-stream D.qcow2 C.qcow2
+		chain-stream --rate=fast D.qcow2
+		chain-stream --rate=-1 D.qcow2
+		chain-stream --time-limit=soon D.qcow2
+		chain-stream -j 0 D.qcow2
+		chain-stream -j many D.qcow2
+		chain-stream --on-error=panic D.qcow2
+		chain-stream --print-merged=1 D.qcow2
+		chain-stream --pause --resume D.qcow2
+		chain-stream -b D.qcow2 D.qcow2
+		chain-stream --pause
+		chain-rebase D.qcow2
+		chain-rebase -b A.qcow2
+		chain-rebase -b A.qcow2 -F nonsense D.qcow2
+		chain-rebase -b A.qcow2 --depth=2 D.qcow2
+		chain-snapshot D.qcow2
+		chain-snapshot A.qcow2 B.qcow2 C.qcow2
+		chain-info --map --check D.qcow2
+		chain-info --watch=x
+	END
+	assert_frozen
+}
+
+testControlWithoutMerge()
+{
+	make_chain
+	for o in --pause --resume --cancel --set-rate=1M; do
+		assert_status 69 chain-stream $o D.qcow2
+		assert_one_error
+	done
+}
+
+# A closed stdout or stderr does no harm.
+testClosedDescriptors()
+{
+	make_chain
+	chain-stream -q -b A.qcow2 D.qcow2 >&- 2>&- <&-
+	assertEquals 0 $?
+	assert_merged D.qcow2 "$HASH" A.qcow2
+}
+
+# shellcheck disable=SC1091
+. shunit2

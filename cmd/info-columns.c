@@ -62,7 +62,7 @@ static char *virtual_text(const struct info_layer *l, bool bytes)
 
 static char *disk_text(const struct info_layer *l, bool bytes)
 {
-	return l->has_disk ? size_text(l->disk, bytes) : NULL;
+	return l->has_disk ? size_text(l->disk + l->data_disk, bytes) : NULL;
 }
 
 static char *cluster_text(const struct info_layer *l, bool bytes)
@@ -234,7 +234,7 @@ static const struct info_column columns[] = {
 	{"DEPTH", "0 is the active image", true, 0, depth_text},
 	{"FORMAT", "qcow2 or raw", false, 0, format_text},
 	{"SIZE", "size of the disk", true, 0, virtual_text},
-	{"DISK", "space the file takes up", true, 0, disk_text},
+	{"DISK", "space the file (and its data file) takes up", true, 0, disk_text},
 	{"CLUSTER", "cluster size", true, 0, cluster_text},
 	{"FLAGS", "missing, loop, damaged, in-use, dirty, encrypted, probed, ...", false,
 	 0, flags_text},

@@ -68,7 +68,7 @@ static void print_box(const struct info_layer *l)
 	if (l->link->image)
 		printf(", %s", size_format(l->link->image->size, text));
 	if (l->has_disk)
-		printf(", %s on disk", size_format(l->disk, text));
+		printf(", %s on disk", size_format(l->disk + l->data_disk, text));
 	if (h && h->crypt)
 		printf(", encrypted");
 	if (broken)

@@ -138,11 +138,23 @@ static json_t *holders(const struct info_layer *l)
 	return array;
 }
 
+/* What is wrong with it, with the exit status that it leads to. */
+static void add_error(json_t *object, const struct info_layer *l, int (*status)(int err))
+{
+	if (!info_broken(l))
+		return;
+	json_object_set_new(object, "state", json_string(info_broken(l)));
+	info_set_text(object, "error", l->link->why ? l->link->why : "unknown");
+	set_integer(object, "status", (uint64_t)status(l->link->error));
+}
+
 static void add_ours(json_t *object, const struct info_layer *l)
 {
 	set_integer(object, "depth", l->depth);
+	if (l->has_data_disk)
+		set_integer(object, "data-file-actual-size", l->data_disk);
 	set_bool(object, "in-use", l->held);
-	if (l->link->probed)
+	if (l->link->probed && l->depth > 0)
 		set_bool(object, "probed", true);
 	if (l->has_own)
 		set_integer(object, "own-bytes", l->own);
@@ -153,7 +165,7 @@ static void add_ours(json_t *object, const struct info_layer *l)
 }
 
 /* A layer that did not open: what its header says, and why. */
-static void add_broken(json_t *object, const struct info_layer *l, int (*status)(int err))
+static void add_broken(json_t *object, const struct info_layer *l)
 {
 	if (l->link->string)
 		info_set_text(object, "string", l->link->string);
@@ -170,9 +182,6 @@ static void add_broken(json_t *object, const struct info_layer *l, int (*status)
 			add_backing(object, &l->glance, l->link->path);
 	}
 	set_integer(object, "depth", l->depth);
-	json_object_set_new(object, "state", json_string(info_broken(l)));
-	info_set_text(object, "error", l->link->why ? l->link->why : "unknown");
-	set_integer(object, "status", (uint64_t)status(l->link->error));
 }
 
 static json_t *layer(const struct info_layer *l, int (*status)(int err))
@@ -182,7 +191,8 @@ static json_t *layer(const struct info_layer *l, int (*status)(int err))
 
 	info_set_text(object, "filename", l->link->path ? l->link->path : "");
 	if (!img) {
-		add_broken(object, l, status);
+		add_broken(object, l);
+		add_error(object, l, status);
 		return object;
 	}
 	json_object_set_new(object, "format", json_string(info_format(l)));
@@ -194,6 +204,7 @@ static json_t *layer(const struct info_layer *l, int (*status)(int err))
 	else
 		set_bool(object, "dirty-flag", false);
 	add_ours(object, l);
+	add_error(object, l, status);
 	return object;
 }
 

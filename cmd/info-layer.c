@@ -98,12 +98,14 @@ static void find_disk(struct info_layer *l)
 	const struct image *img = l->link->image;
 	struct stat st;
 
-	if (fstat(img->fd, &st) != 0)
-		return;
-	l->has_disk = true;
-	l->disk = (uint64_t)st.st_blocks * 512;
-	if (img->data_fd != img->fd && fstat(img->data_fd, &st) == 0)
-		l->disk += (uint64_t)st.st_blocks * 512;
+	if (fstat(img->fd, &st) == 0) {
+		l->has_disk = true;
+		l->disk = (uint64_t)st.st_blocks * 512;
+	}
+	if (img->data_fd != img->fd && fstat(img->data_fd, &st) == 0) {
+		l->has_data_disk = true;
+		l->data_disk = (uint64_t)st.st_blocks * 512;
+	}
 }
 
 /* One by one: a /proc scan each, for what was asked for by name. */
@@ -171,6 +173,8 @@ static int find_sums(struct info *i, unsigned wanted)
 	char *sentence = NULL;
 
 	for (size_t k = 0; k < info_open_count(i) && wanted & INFO_OWN; k++) {
+		if (i->layers[k].link->error)
+			continue;
 		for (int try = 0; try < TRIES; try++) {
 			err = sum_own(&i->layers[k]);
 			if (!err || !i->layers[k].held)

@@ -24,7 +24,9 @@ struct info_layer {
 	bool has_glance;
 	struct qcow2_header glance;
 	bool has_disk;
-	uint64_t disk; /* allocated bytes of the file (and its data file) */
+	uint64_t disk; /* allocated bytes of the file */
+	bool has_data_disk;
+	uint64_t data_disk; /* ... of the external data file */
 	bool held; /* somebody else has it open for writing */
 	bool has_own, has_visible, has_holders;
 	uint64_t own; /* guest bytes with data of its own */

@@ -45,6 +45,8 @@ struct info_table *info_table_new(const struct info_columns *columns, bool headi
 		return NULL;
 	}
 	scols_table_enable_ascii(t->table, !draws_lines());
+	/* every cell is escaped already, and once is enough */
+	scols_table_enable_noencoding(t->table, 1);
 	scols_table_enable_noheadings(t->table, !headings);
 	for (size_t i = 0; i < columns->count; i++) {
 		const struct info_column *c = columns->column[i];

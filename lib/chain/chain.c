@@ -84,17 +84,33 @@ static int choose_format(struct chain_link *link, enum image_format *format)
 	return err;
 }
 
+/* What can be told of an image whose external data file is not there. */
+static int open_without_data(struct chain_link *link, unsigned image_flags, int err)
+{
+	CLEANUP_FREE char *why = fail_take();
+
+	if (image_open(&link->image, link->path, IMAGE_QCOW2, image_flags | IMAGE_NO_DATA,
+		       CACHE_MIN) != 0)
+		return fail_give(err, why);
+	link->error = err;
+	link->why = TAKE(why);
+	fail_clear();
+	return 0;
+}
+
 static int open_image(struct chain_link *link, unsigned flags, struct seen *seen)
 {
 	unsigned image_flags = (flags & CHAIN_WRITE ? IMAGE_WRITE : 0) |
 			       (flags & CHAIN_LENIENT ? IMAGE_LENIENT : 0);
-	enum image_format format;
+	enum image_format format = IMAGE_RAW;
 	struct image **met;
 	int err = choose_format(link, &format);
 
 	if (!err)
 		err = image_open(&link->image, link->path, format, image_flags,
 				 CACHE_MIN);
+	if (err && flags & CHAIN_LENIENT && format == IMAGE_QCOW2)
+		err = open_without_data(link, image_flags, err);
 	if (err)
 		return err;
 	met = tsearch(link->image, &seen->tree, by_inode);
@@ -149,6 +165,7 @@ static int broken(struct chain *c, int err)
 	struct chain_link *link = &c->links[c->count - 1];
 
 	link->error = c->error = err;
+	free(link->why);
 	link->why = fail_take();
 	if (!link->why)
 		link->why = strdup(strerror(-err));
@@ -229,6 +246,21 @@ static int open_all(struct chain *c, const char *path, const char *format, unsig
 	return err < 0 ? err : 0;
 }
 
+/* Of images that were opened without their data files. */
+static int first_error(struct chain *c)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		const struct chain_link *link = &c->links[i];
+
+		if (!link->error)
+			continue;
+		c->error = link->error;
+		fail(-link->error, "%s", link->why ? link->why : "cannot be opened");
+		return fail_in(link->error, link->path);
+	}
+	return 0;
+}
+
 int chain_open(struct chain **out, const char *path, const char *format, unsigned flags)
 {
 	struct chain *c = *out = calloc(1, sizeof(*c));
@@ -239,6 +271,8 @@ int chain_open(struct chain **out, const char *path, const char *format, unsigne
 		return no_memory();
 	err = open_all(c, path, format, flags, &seen);
 	tdestroy(seen.tree, keep_node);
+	if (!err)
+		err = first_error(c);
 	if (!err || flags & CHAIN_LENIENT) {
 		int failed = share_cache(c);
 

@@ -14,14 +14,19 @@ struct chain_link {
 		       */
 	bool probed; /* no format was recorded: found by magic */
 	struct image *image; /* NULL: could not be opened */
-	int error; /* then: negative errno ... */
-	char *why; /* ... and the sentence (without the path) */
+	/*
+	 * Then: negative errno and the sentence (without the path). With CHAIN_LENIENT
+	 * also beside an image whose external data file cannot be opened: its tables can
+	 * be read, but not walked.
+	 */
+	int error;
+	char *why;
 };
 
 struct chain {
 	struct chain_link *links; /* [0] is the active image */
 	size_t count; /* with the broken one at the end, if any */
-	int error; /* that of the last link, or 0 */
+	int error; /* the first of the links, or 0 */
 };
 
 #define CHAIN_WRITE 1u /* open depth 0 for writing */

@@ -18,9 +18,12 @@ int chain_walk_init(struct chain_walk *w, const struct chain *c, size_t from, si
 	if (from > to || to > c->count)
 		return fail(EINVAL, "the chain has %zu images", c->count);
 	for (size_t i = from; i < to; i++) {
-		if (!c->links[i].image)
-			return fail_in(fail(-c->links[i].error, "%s", c->links[i].why),
-				       c->links[i].path);
+		const struct chain_link *link = &c->links[i];
+
+		if (link->error) {
+			fail(-link->error, "%s", link->why ? link->why : "not open");
+			return fail_in(link->error, link->path);
+		}
 	}
 	w->cursors = calloc(to - from + 1, sizeof(*w->cursors));
 	return w->cursors ? 0 : fail(ENOMEM, "out of memory");

@@ -120,7 +120,8 @@ static int run(struct show *s)
 			 err ? fail_sentence() : "");
 	if (s->errors > ERRORS_SHOWN && !s->args->common.verbose)
 		say(s, "more errors like these were not shown");
-	say(s, r.warning);
+	if (r.warning && !s->args->common.quiet)
+		remark(s->program, r.warning);
 	complain(s->program, err);
 	if (!err)
 		show_success(s, &r);

@@ -267,6 +267,7 @@ void page_control(struct page *p, struct page_control *out)
 	out->pause = LOAD(p->map->control.pause) != 0;
 	out->cancel = LOAD(p->map->control.cancel) != 0;
 	out->speed = LOAD(p->map->control.speed);
+	out->requests = sequence;
 	STORE_LAST(p->map->progress.ack, sequence);
 }
 

@@ -43,6 +43,11 @@ struct page_progress {
 struct page_control {
 	bool pause, cancel;
 	uint64_t speed;
+	/*
+	 * How many requests there were so far. One more and no pause: a merge that paused
+	 * by itself (after an error) is to go on.
+	 */
+	uint64_t requests;
 };
 
 /*

@@ -110,7 +110,7 @@ static void *poll_control(void *opaque)
 		page_control(opaque, &c);
 		usleep(1000);
 	}
-	assert(c.pause && c.cancel && c.speed == 99);
+	assert(c.pause && c.cancel && c.speed == 99 && c.requests == 5);
 	return NULL;
 }
 

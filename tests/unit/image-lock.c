@@ -118,7 +118,7 @@ static void test_waits(void)
 {
 	pid_t pid = hold("f", LOCK_WRITER);
 	int fd = open("f", O_RDWR);
-	volatile bool stop = true;
+	volatile sig_atomic_t stop = 1;
 	uint64_t start = clock_ms();
 
 	assert(lock_take(fd, LOCK_WRITER, 300, NULL) == -EAGAIN);

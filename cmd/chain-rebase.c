@@ -4,6 +4,7 @@
  * copied first. With -u only the header changes.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "base/fail.h"
 #include "merge-command.h"
@@ -65,6 +66,10 @@ static int check(const struct args *args)
 	if (!args->base)
 		return fail(EINVAL,
 			    "which --base? Give the new backing file, or '' for none");
+	if (o->base_format && strcmp(o->base_format, "qcow2") != 0 &&
+	    strcmp(o->base_format, "raw") != 0)
+		return fail(EINVAL, "--backing-format=%s: give qcow2 or raw",
+			    o->base_format);
 	if (o->base_format && !o->base)
 		return fail(EINVAL,
 			    "--backing-format says what NEWBASE is, and there is none");

@@ -25,6 +25,7 @@ void merge_events_init(struct merge_events *e, bool on, const struct merge_optio
 		.device = o->image,
 		.type = o->type == MERGE_STREAM ? "stream" : "rebase",
 		.speed = o->rate,
+		.dry_run = o->dry_run,
 	};
 }
 
@@ -99,11 +100,14 @@ void merge_events_progress(struct merge_events *e, enum merge_state state,
 
 	e->counts = *counts;
 	e->speed = speed;
-	/* how it ends is told when it has ended */
-	if (!e->on || state >= MERGE_ABORTING)
+	/*
+	 * How it ends is told when it has ended; and it is a job when it runs: before that
+	 * there may turn out to be nothing to do.
+	 */
+	if (!e->on || e->dry_run || state == MERGE_CREATED || state >= MERGE_ABORTING)
 		return;
 	advance(e, state);
-	if (state == MERGE_CREATED || now - e->told_ms < PROGRESS_MS)
+	if (now - e->told_ms < PROGRESS_MS)
 		return;
 	e->told_ms = now;
 	tell_progress(e, rate);

@@ -23,7 +23,7 @@
 #include "job/merge.h"
 
 struct merge_events {
-	bool on;
+	bool on, dry_run;
 	const char *device; /* the image's path as the user gave it */
 	const char *type; /* "stream", "rebase" */
 	bool created;

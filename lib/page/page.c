@@ -257,6 +257,12 @@ void page_failed(struct page *p, int error, const char *sentence)
 	STORE_LAST(p->map->progress.error, error < 0 ? -error : error);
 }
 
+void page_pause(struct page *p)
+{
+	if (p)
+		STORE(p->map->control.pause, 1);
+}
+
 void page_control(struct page *p, struct page_control *out)
 {
 	uint64_t sequence;
@@ -267,7 +273,6 @@ void page_control(struct page *p, struct page_control *out)
 	out->pause = LOAD(p->map->control.pause) != 0;
 	out->cancel = LOAD(p->map->control.cancel) != 0;
 	out->speed = LOAD(p->map->control.speed);
-	out->requests = sequence;
 	STORE_LAST(p->map->progress.ack, sequence);
 }
 

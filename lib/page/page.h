@@ -43,11 +43,6 @@ struct page_progress {
 struct page_control {
 	bool pause, cancel;
 	uint64_t speed;
-	/*
-	 * How many requests there were so far. One more and no pause: a merge that paused
-	 * by itself (after an error) is to go on.
-	 */
-	uint64_t requests;
 };
 
 /*
@@ -73,6 +68,12 @@ void page_failed(struct page *p, int error, const char *sentence);
  * the user asked for).
  */
 void page_control(struct page *p, struct page_control *out);
+
+/*
+ * The worker stands still of itself (--on-error=stop), as if somebody had asked it to
+ * pause, so that a resume is news to it. The one store of a worker to the control area.
+ */
+void page_pause(struct page *p);
 
 /* Unlocks and removes the page. */
 void page_withdraw(struct page *p);

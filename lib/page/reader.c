@@ -125,7 +125,6 @@ static int view_control(int fd, struct page_view *v, uint64_t ack)
 	v->control.pause = c.pause != 0;
 	v->control.cancel = c.cancel != 0;
 	v->control.speed = c.speed;
-	v->control.requests = c.sequence;
 	v->control_taken = ack == c.sequence;
 	return 0;
 }

@@ -222,6 +222,8 @@ int alloc_close(struct alloc *a)
 {
 	int err = 0;
 
+	if (!a->img)
+		return 0; /* closed before */
 	if (!a->dry && a->next > a->start) {
 		if (ftruncate(a->img->fd, (off_t)a->next) < 0)
 			err = fail_errno(errno, "cannot cut the file to its length");
@@ -229,7 +231,7 @@ int alloc_close(struct alloc *a)
 			a->img->file_size = a->next;
 	}
 	free(a->blocks);
-	a->blocks = NULL;
 	pthread_mutex_destroy(&a->lock);
+	*a = (struct alloc){.next = a->next};
 	return err;
 }

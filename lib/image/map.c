@@ -102,6 +102,7 @@ static void map_subclusters(const struct image *img, const struct qcow2_mapping 
 		i++;
 	out->kind = data ? EXTENT_DATA : zero ? EXTENT_ZERO : EXTENT_HOLE;
 	out->host = m->host + in;
+	out->reserved = out->kind == EXTENT_HOLE;
 	out->length = min_u64(out->length, ((uint64_t)i << bits) - in);
 }
 

@@ -22,6 +22,7 @@ struct extent {
 	uint64_t length; /* bytes, > 0 */
 	uint64_t host; /* DATA: of start; COMPRESSED: of the whole cluster's blob */
 	uint32_t stored; /* COMPRESSED: bytes of the blob */
+	bool reserved; /* HOLE, extended L2: the word names a host cluster all the same */
 	uint32_t skip; /* COMPRESSED: start lies so many bytes into the cluster */
 };
 

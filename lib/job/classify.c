@@ -24,9 +24,9 @@ static int look_at_table(struct plan *p, unsigned i, uint64_t pos)
 	return image_map(img, p->pass[i], pos, size - pos, e);
 }
 
-int need_at(struct plan *p, uint64_t pos, bool *need, uint64_t *run)
+int need_at(struct plan *p, uint64_t pos, enum need *need, uint64_t *run)
 {
-	*need = false;
+	*need = NEED_NOTHING;
 	*run = p->end - pos;
 	for (unsigned i = 0; i < p->n_pass; i++) {
 		const struct extent *e = &p->needs[i];
@@ -36,7 +36,8 @@ int need_at(struct plan *p, uint64_t pos, bool *need, uint64_t *run)
 			p->needs[i].length = 0;
 			return fail_in(err, p->active->path);
 		}
-		*need |= e->kind == EXTENT_HOLE;
+		if (e->kind == EXTENT_HOLE && *need != NEED_FILL)
+			*need = e->reserved ? NEED_FILL : NEED_CLUSTER;
 		*run = min_u64(*run, e->start + e->length - pos);
 	}
 	return 0;
@@ -119,7 +120,8 @@ int classify_mixed(struct plan *p, uint64_t start, struct item *item, bool *work
 	item->compare = false;
 	while (pos < end) {
 		struct class c = {.kind = CLASS_SAME};
-		bool need, zero = false;
+		enum need need;
+		bool zero = false;
 		uint64_t run;
 		int err = need_at(p, pos, &need, &run);
 

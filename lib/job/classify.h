@@ -19,9 +19,14 @@ struct class
 	struct chain_extent answer; /* who answers in the old chain */
 };
 
-/* Does pos need an answer from below in any table of the pass, and for how long (*run)?
- */
-int need_at(struct plan *p, uint64_t pos, bool *need, uint64_t *run);
+enum need {
+	NEED_NOTHING, /* every table answers */
+	NEED_CLUSTER, /* some table has nothing at all there */
+	NEED_FILL, /* some table has a host cluster there that holds nothing yet */
+};
+
+/* Does pos need an answer from below in any table of the pass, and how long (*run)? */
+int need_at(struct plan *p, uint64_t pos, enum need *need, uint64_t *run);
 
 /* The class at pos, of which at most limit bytes are of interest. */
 int class_at(struct plan *p, uint64_t pos, uint64_t limit, struct class *c);

@@ -17,7 +17,7 @@ static uint64_t cluster_of(const struct plan *p)
 
 int plan_init(struct plan *p, const struct chain *chain, size_t keep,
 	      const struct chain *new_chain, const unsigned *pass, unsigned n_pass,
-	      bool reflink, uint64_t reflink_unit)
+	      const bool *clonable, uint64_t reflink_unit)
 {
 	const struct chain *below = new_chain ? new_chain : chain;
 	size_t from = new_chain ? 0 : keep;
@@ -28,7 +28,8 @@ int plan_init(struct plan *p, const struct chain *chain, size_t keep,
 		.pass = pass,
 		.n_pass = n_pass,
 		.rebase = new_chain != NULL,
-		.reflink = reflink,
+		.clonable = clonable,
+		.copy_max = PLAN_COPY_MAX,
 		.reflink_unit = reflink_unit,
 	};
 	pthread_mutex_init(&p->lock, NULL);
@@ -126,8 +127,8 @@ static bool is_clonable(const struct plan *p, const struct chain_extent *a,
 {
 	const struct image *from = p->answer.chain->links[a->depth].image;
 
-	return p->reflink && a->extent.kind == EXTENT_DATA && length >= cluster_of(p) &&
-	       a->extent.host % p->reflink_unit == 0 &&
+	return p->clonable[a->depth] && a->extent.kind == EXTENT_DATA &&
+	       length >= cluster_of(p) && a->extent.host % p->reflink_unit == 0 &&
 	       cluster_of(p) % p->reflink_unit == 0 &&
 	       a->extent.host + length <= from->data_size;
 }
@@ -170,8 +171,8 @@ static int step_of_zero(struct plan *p, uint64_t pos, uint64_t length, struct st
 static int step_at(struct plan *p, uint64_t pos, struct item *item, struct step *s)
 {
 	struct class c;
+	enum need need;
 	uint64_t run;
-	bool need;
 	int err = need_at(p, pos, &need, &run);
 
 	*s = (struct step){.work = true};
@@ -182,7 +183,7 @@ static int step_at(struct plan *p, uint64_t pos, struct item *item, struct step 
 	if (err)
 		return err;
 	s->length = whole(p, pos, run);
-	if (!s->length) {
+	if (!s->length || need == NEED_FILL) {
 		err = classify_mixed(p, pos, item, &s->work);
 		s->kind = item->kind;
 		s->length = min_u64(cluster_of(p), p->end - pos);
@@ -211,7 +212,7 @@ static uint64_t item_max(const struct plan *p, const struct step *s)
 	case ITEM_BLOB:
 	case ITEM_COPY:
 	case ITEM_COMPARE:
-		return max_u64(PLAN_COPY_MAX, cluster_of(p));
+		return max_u64(p->copy_max, cluster_of(p));
 	case ITEM_FILL:
 		break;
 	}

@@ -37,8 +37,10 @@ struct plan {
 	const unsigned *pass; /* tables of the active image that this pass is about */
 	unsigned n_pass;
 	bool rebase;
-	bool reflink; /* DATA extents that fit become CLONE items */
+	const bool
+		*clonable; /* per depth of the old chain: what fits becomes CLONE items */
 	uint64_t reflink_unit; /* bytes */
+	uint64_t copy_max; /* bytes of a COPY or COMPARE item; less for a low rate */
 	uint64_t end; /* guest bytes: the largest table of the pass */
 
 	pthread_mutex_t lock; /* everything below */
@@ -59,7 +61,7 @@ struct plan {
  */
 int plan_init(struct plan *p, const struct chain *chain, size_t keep,
 	      const struct chain *new_chain, const unsigned *pass, unsigned n_pass,
-	      bool reflink, uint64_t reflink_unit);
+	      const bool *clonable, uint64_t reflink_unit);
 void plan_release(struct plan *p);
 
 /*

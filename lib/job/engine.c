@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+/* Threads, turns, batches, and what happens on errors. */
+#include "job/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/size.h"
+#include "job/verify.h"
+
+int engine_init(struct engine *e)
+{
+	pthread_condattr_t attr;
+
+	pthread_mutex_init(&e->turn_lock, NULL);
+	pthread_mutex_init(&e->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&e->turn_changed, &attr);
+	pthread_cond_init(&e->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	return 0;
+}
+
+static void forget_items(struct slot *s)
+{
+	for (size_t i = 0; i < s->n_items; i++)
+		item_release(&s->items[i]);
+	s->n_items = 0;
+}
+
+void engine_release(struct engine *e)
+{
+	for (int i = 0; i < 2; i++) {
+		forget_items(&e->slots[i]);
+		free(e->slots[i].items);
+		batch_release(&e->slots[i].batch);
+	}
+	free(e->sentence);
+	free(e->ignored_sentence);
+	free(e->fault_sentence);
+	pthread_mutex_destroy(&e->turn_lock);
+	pthread_mutex_destroy(&e->lock);
+	pthread_cond_destroy(&e->turn_changed);
+	pthread_cond_destroy(&e->changed);
+}
+
+void engine_counts(struct engine *e, struct merge_counts *out)
+{
+	LOCK_SCOPE(&e->lock);
+
+	*out = e->counts;
+}
+
+static void set_error(struct engine *e, int err)
+{
+	if (!e->error) {
+		e->error = err;
+		e->sentence = fail_take();
+	}
+	pthread_cond_broadcast(&e->changed);
+}
+
+int engine_fail(struct engine *e, int err)
+{
+	LOCK_SCOPE(&e->lock);
+
+	set_error(e, err);
+	return err;
+}
+
+int engine_stopped(struct engine *e)
+{
+	{
+		LOCK_SCOPE(&e->lock);
+
+		if (e->error)
+			return e->error;
+	}
+	return limit_check(e->limit);
+}
+
+static void wait_ms(struct engine *e, unsigned ms)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_nsec += (long)ms * 1000000;
+	t.tv_sec += t.tv_nsec / 1000000000;
+	t.tv_nsec %= 1000000000;
+	pthread_cond_timedwait(&e->changed, &e->lock, &t);
+}
+
+bool engine_fault(struct engine *e, const char *operation, int err)
+{
+	bool nospace = err == -ENOSPC || err == -EDQUOT;
+	bool stops = e->on_error == ON_ERROR_STOP ||
+		     (e->on_error == ON_ERROR_ENOSPC && nospace);
+	LOCK_SCOPE(&e->lock);
+
+	/* Our own stops, and damage that no second try mends, are not faults. */
+	if (err == -EINTR || err == -ETIME || err == -ECANCELED || err == -ENOMEM ||
+	    (!stops && e->on_error != ON_ERROR_IGNORE)) {
+		set_error(e, err);
+		return false;
+	}
+	free(e->fault_sentence);
+	e->fault_sentence = strdup(fail_sentence());
+	e->fault_operation = operation;
+	e->fault_nospace = nospace;
+	e->fault_stops = stops;
+	e->fault_new = true;
+	if (!stops) {
+		if (!e->ignored) {
+			e->ignored = err;
+			e->ignored_sentence = fail_take();
+		}
+		return false;
+	}
+	e->fault_paused = true;
+	pthread_cond_broadcast(&e->changed);
+	while (e->fault_paused && !e->error && !limit_check(e->limit))
+		wait_ms(e, 50);
+	if (!e->error && !limit_check(e->limit))
+		return true;
+	if (!e->error)
+		set_error(e, limit_check(e->limit));
+	return false;
+}
+
+void engine_turn_begin(struct engine *e, uint64_t seq)
+{
+	LOCK_SCOPE(&e->turn_lock);
+
+	while (e->turn_next != seq)
+		pthread_cond_wait(&e->turn_changed, &e->turn_lock);
+}
+
+void engine_turn_end(struct engine *e)
+{
+	LOCK_SCOPE(&e->turn_lock);
+
+	e->turn_next++;
+	pthread_cond_broadcast(&e->turn_changed);
+}
+
+static bool is_full(const struct slot *s)
+{
+	return s->joined && (s->bytes >= BATCH_BYTES || s->clusters >= BATCH_CLUSTERS ||
+			     clock_ms() - s->opened_ms >= BATCH_MS);
+}
+
+struct slot *engine_join(struct engine *e)
+{
+	LOCK_SCOPE(&e->lock);
+	struct slot *s = &e->slots[e->filling];
+
+	if (is_full(s)) {
+		s->closed = true;
+		e->filling ^= 1;
+		pthread_cond_broadcast(&e->changed);
+		s = &e->slots[e->filling];
+		while (s->closed)
+			pthread_cond_wait(&e->changed, &e->lock);
+	}
+	if (!s->joined++)
+		s->opened_ms = clock_ms();
+	s->outstanding++;
+	return s;
+}
+
+static int keep_item(struct slot *s, const struct item *item)
+{
+	struct item copy = *item;
+	int err;
+
+	if (s->n_items == s->cap_items) {
+		size_t cap = s->cap_items ? 2 * s->cap_items : 64;
+		struct item *more = realloc(s->items, cap * sizeof(*more));
+
+		if (!more)
+			return fail(ENOMEM, "out of memory for --verify");
+		s->items = more;
+		s->cap_items = cap;
+	}
+	err = pieces_copy(&copy.old, &item->old);
+	if (!err && pieces_copy(&copy.other, &item->other) < 0) {
+		pieces_release(&copy.old);
+		err = -ENOMEM;
+	}
+	if (!err)
+		s->items[s->n_items++] = copy;
+	return err;
+}
+
+int engine_leave(struct engine *e, struct slot *s, const struct link *links, size_t n,
+		 uint64_t bytes, const struct item *item)
+{
+	LOCK_SCOPE(&e->lock);
+	int err = 0;
+
+	for (size_t i = 0; i < n && !err; i++)
+		err = batch_add(&s->batch, e->target->image->cluster_bits, &links[i]);
+	if (!err && e->verify && item)
+		err = keep_item(s, item);
+	s->clusters = s->batch.clusters;
+	s->bytes += bytes;
+	if (--s->outstanding == 0)
+		pthread_cond_broadcast(&e->changed);
+	return err;
+}
+
+/* The slot that is ready to be committed, once there is one; NULL at the end. */
+static struct slot *ready(struct engine *e)
+{
+	for (;;) {
+		for (int i = 0; i < 2; i++) {
+			struct slot *s = &e->slots[(e->filling + 1 + (unsigned)i) & 1];
+
+			if (s->closed && !s->outstanding)
+				return s;
+		}
+		if (e->no_more) {
+			struct slot *s = &e->slots[e->filling];
+
+			if (!s->joined)
+				return NULL;
+			s->closed = true;
+			continue;
+		}
+		pthread_cond_wait(&e->changed, &e->lock);
+	}
+}
+
+static int commit_slot(struct engine *e, struct slot *s)
+{
+	int err = 0;
+
+	if (e->verify && !e->target->dry)
+		err = verify_slot(e, s);
+	return err ? err : e->target->ops->commit(e->target, &s->batch);
+}
+
+void *engine_committer(void *opaque)
+{
+	struct engine *e = opaque;
+	struct slot *s;
+
+	pthread_mutex_lock(&e->lock);
+	while ((s = ready(e))) {
+		int err;
+
+		pthread_mutex_unlock(&e->lock);
+		err = commit_slot(e, s);
+		pthread_mutex_lock(&e->lock);
+		if (err)
+			set_error(e, err);
+		batch_reset(&s->batch);
+		forget_items(s);
+		s->closed = false;
+		s->joined = s->bytes = s->clusters = 0;
+		pthread_cond_broadcast(&e->changed);
+	}
+	pthread_mutex_unlock(&e->lock);
+	return NULL;
+}
+
+static void *run_worker(void *opaque)
+{
+	struct engine *e = opaque;
+
+	engine_worker(e);
+	pthread_mutex_lock(&e->lock);
+	if (--e->running == 0)
+		e->no_more = true;
+	pthread_cond_broadcast(&e->changed);
+	pthread_mutex_unlock(&e->lock);
+	return NULL;
+}
+
+/* Watch until the committer has nothing more to do. */
+static void watch_until_done(struct engine *e, void (*watch)(void *), void *opaque)
+{
+	bool done = false;
+
+	while (!done) {
+		pthread_mutex_lock(&e->lock);
+		if (!e->no_more)
+			wait_ms(e, 100);
+		done = e->no_more;
+		pthread_mutex_unlock(&e->lock);
+		watch(opaque);
+	}
+}
+
+int engine_run(struct engine *e, void (*watch)(void *opaque), void *opaque)
+{
+	pthread_t workers[ENGINE_MAX_THREADS], committer;
+	unsigned n = 0;
+	int err;
+
+	e->no_more = false;
+	e->turn_next = 0;
+	e->running = e->threads;
+	err = pthread_create(&committer, NULL, engine_committer, e);
+	if (err)
+		return fail_errno(err, "cannot start a thread");
+	while (n < e->threads) {
+		err = pthread_create(&workers[n], NULL, run_worker, e);
+		if (err)
+			break;
+		n++;
+	}
+	pthread_mutex_lock(&e->lock);
+	e->running -= e->threads - n;
+	if (!n) {
+		fail_errno(err, "cannot start a thread");
+		set_error(e, -err);
+	}
+	if (!e->running)
+		e->no_more = true;
+	pthread_cond_broadcast(&e->changed);
+	pthread_mutex_unlock(&e->lock);
+	watch_until_done(e, watch, opaque);
+	for (unsigned i = 0; i < n; i++)
+		pthread_join(workers[i], NULL);
+	pthread_join(committer, NULL);
+	watch(opaque);
+	if (!e->error && e->ignored) {
+		e->error = e->ignored;
+		e->sentence = TAKE(e->ignored_sentence);
+	}
+	return e->error ? fail_give(e->error, e->sentence) : 0;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine of a merge: worker threads that carry out the plan, and one that commits.
+ *
+ *	plan --items in guest order--> workers: read, inflate, compare, find zeros  (side
+ *by side)
+ *	     --the turn, in plan order--> lease clusters, join the open batch
+ *	     --side by side--> write, start write-behind, put the links into the batch
+ *	     --batch full and its writes done--> the committer: sync, link, sync
+ *
+ * Leases are taken in plan order, so the layout and the length of the file follow from
+ * the plan alone, whatever the number of threads: a dry run predicts them to the byte.
+ * While one batch is being synced the next one is filled; when that is full too the
+ *workers wait.
+ *
+ * Who may touch what: batches, counts and the verdict are under lock; turn_next under
+ * turn_lock. A worker owns its item and buffers. The target's lease and prepare are
+ *called in the turn, commit by the committer.
+ */
+#ifndef JOB_ENGINE_H
+#define JOB_ENGINE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "job/limit.h"
+#include "job/merge.h"
+#include "job/plan.h"
+#include "job/source.h"
+#include "job/target.h"
+
+#define ENGINE_MAX_THREADS 64
+/* A batch ends at so much written, so many links, or after so long. */
+#define BATCH_BYTES (128u << 20)
+#define BATCH_CLUSTERS 65536u
+#define BATCH_MS 1000u
+
+/* A batch that is being filled, or waits for its writes, or is being committed. */
+struct slot {
+	struct batch batch;
+	unsigned outstanding; /* items that joined it and are not done */
+	bool closed; /* full: to be committed when outstanding is 0 */
+	uint64_t joined; /* items that joined it */
+	uint64_t bytes; /* written or cloned in it */
+	uint64_t clusters;
+	uint64_t opened_ms;
+	struct item *items; /* --verify: what it holds */
+	size_t n_items, cap_items;
+};
+
+struct engine {
+	/* fixed before the threads start */
+	struct plan *plan;
+	struct target *target;
+	struct limit *limit;
+	unsigned threads;
+	bool verify;
+	enum merge_on_error on_error;
+
+	pthread_mutex_t turn_lock;
+	pthread_cond_t turn_changed;
+	uint64_t turn_next; /* seq of the item whose turn it is */
+
+	pthread_mutex_t lock; /* all below */
+	pthread_cond_t changed;
+	struct slot slots[2];
+	unsigned filling; /* the slot that items join */
+	unsigned running; /* worker threads that have not ended */
+	bool no_more; /* no item will join any more: the committer ends */
+	struct merge_counts counts;
+	uint64_t left_out; /* guest bytes that data showed to be the same or zero */
+	int error; /* the first one; workers stop taking items */
+	char *sentence;
+	int ignored; /* the first error that --on-error let pass */
+	char *ignored_sentence;
+	/* faults for the thread that watches, who clears them */
+	bool fault_new, fault_nospace, fault_stops;
+	const char *fault_operation;
+	char *fault_sentence;
+	bool fault_paused; /* --on-error=stop: workers wait until it is cleared */
+};
+
+/* Run the plan to its end or to an error. watch is called about ten times a second. */
+int engine_run(struct engine *e, void (*watch)(void *opaque), void *opaque);
+
+int engine_init(struct engine *e);
+void engine_release(struct engine *e);
+
+/* A copy of the counts at one moment. */
+void engine_counts(struct engine *e, struct merge_counts *out);
+
+/* For workers ------------------------------------------------------------------ */
+
+/* Record the first error with this thread's sentence; everything ends soon. Returns err.
+ */
+int engine_fail(struct engine *e, int err);
+
+/*
+ * An item could not be read or written: true to try again (after the pause that
+ * --on-error=stop asks for), false to give the item up. engine_fail or the ignored error
+ * has been set then.
+ */
+bool engine_fault(struct engine *e, const char *operation, int err);
+
+/* Should workers end? 0, or the reason as a negative errno. */
+int engine_stopped(struct engine *e);
+
+/* Wait for the turn of seq; every item takes its turn exactly once, whatever happened. */
+void engine_turn_begin(struct engine *e, uint64_t seq);
+void engine_turn_end(struct engine *e);
+
+/* In the turn: join the open batch (closing it first if it is full). */
+struct slot *engine_join(struct engine *e);
+/* After the writes: links into the batch. The item is done (failed: without links). */
+int engine_leave(struct engine *e, struct slot *s, const struct link *links, size_t n,
+		 uint64_t bytes, const struct item *item);
+
+void *engine_committer(void *engine);
+void *engine_worker(void *engine);
+
+#endif

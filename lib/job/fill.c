@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One cluster of an image with extended L2 of which some subclusters are there. What
+ * is wanted goes into the host cluster that the word names already, where nobody sees it
+ * until the bitmap says so, or into a lease.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/size.h"
+#include "copy/mover.h"
+#include "image/map.h"
+#include "job/worker.h"
+
+static uint64_t unit_of(const struct worker *w)
+{
+	return 1ull << (w->bits - 5);
+}
+
+/* Which wanted subclusters hold data, which are zero, which are the same as in the new
+ * chain? */
+int worker_prepare_fill(struct worker *w)
+{
+	uint64_t unit = unit_of(w);
+	int err = worker_read(w);
+
+	w->fill_data = w->fill_zero = 0;
+	for (unsigned i = 0; i < QCOW2_SUBCLUSTERS && !err; i++) {
+		const uint8_t *data = w->buf + i * unit;
+		uint32_t bit = 1u << i;
+
+		if (!(w->item.want & bit))
+			continue;
+		if (w->item.compare && memcmp(data, w->other + i * unit, unit) == 0)
+			w->done.left_out += unit;
+		else if (is_zero(data, unit))
+			w->fill_zero |= bit;
+		else
+			w->fill_data |= bit;
+	}
+	return err;
+}
+
+static bool seen(const struct worker *w, const struct qcow2_word *word)
+{
+	for (size_t i = 0; i < w->n_links; i++)
+		if (w->links[i].expect.word == word->word &&
+		    w->links[i].expect.bitmap == word->bitmap)
+			return true;
+	return false;
+}
+
+/* A link for the tables of the pass in which the cluster's word is this one. */
+static int link_word(struct worker *w, struct slot *s, const struct qcow2_word *word)
+{
+	struct target *t = w->engine->target;
+	struct link link = {
+		.kind = LINK_FILL,
+		.guest = w->item.start,
+		.clusters = 1,
+		.expect = *word,
+	};
+	struct qcow2_mapping m;
+	uint32_t holes;
+	uint64_t got;
+	int err = qcow2_word_decode(&t->image->header, *word, &m);
+
+	if (err || m.kind == QCOW2_DEFLATED)
+		return err;
+	holes = ~(uint32_t)(word->bitmap | word->bitmap >> 32);
+	link.data = w->fill_data & holes;
+	link.zero = w->fill_zero & holes;
+	if (!link.data && !link.zero)
+		return 0;
+	link.host = word->word & QCOW2_OFFSET_MASK;
+	if (t->image->data_fd != t->image->fd)
+		link.host = w->item.start;
+	else if (link.data && !link.host)
+		return t->ops->lease(t, &s->batch, link.guest, 1, &link.host, &got)
+			       ?: worker_add_link(w, &link);
+	err = t->ops->prepare(t, &s->batch, link.guest, 1);
+	return err ? err : worker_add_link(w, &link);
+}
+
+int worker_lease_fill(struct worker *w, struct slot *s)
+{
+	struct plan *p = w->engine->plan;
+	struct image *img = w->engine->target->image;
+	uint64_t index = w->item.start >> qcow2_l2_span_bits(&img->header);
+	uint64_t in = w->item.start >> w->bits & (qcow2_l2_entries(&img->header) - 1);
+	int err = 0;
+
+	for (unsigned i = 0; i < p->n_pass && !err; i++) {
+		struct qcow2_word word = {0, 0};
+		uint64_t l2;
+
+		err = image_l2_offset(img, p->pass[i], index, &l2);
+		if (!err && l2)
+			err = image_l2_word(img, l2, in, &word);
+		if (!err && !seen(w, &word))
+			err = link_word(w, s, &word);
+	}
+	return err;
+}
+
+int worker_write_fill(struct worker *w)
+{
+	struct image *img = w->engine->target->image;
+	uint64_t unit = unit_of(w);
+
+	for (size_t n = 0; n < w->n_links; n++) {
+		const struct link *l = &w->links[n];
+
+		w->done.zeroed += (uint64_t)__builtin_popcount(l->zero) * unit;
+		for (unsigned i = 0, run; i < QCOW2_SUBCLUSTERS; i += run) {
+			uint64_t at = i * unit, length;
+			int err;
+
+			for (run = 1; l->data >> i & 1 && i + run < QCOW2_SUBCLUSTERS &&
+				      l->data >> (i + run) & 1;
+			     run++)
+				;
+			if (!(l->data >> i & 1))
+				continue;
+			length = run * unit;
+			if (img->data_fd != img->fd)
+				length = min_u64(length, w->item.length - at);
+			w->done.copied += length;
+			w->done.written += length;
+			if (w->engine->target->dry)
+				continue;
+			err = write_at(img->data_fd, w->buf + at, length, l->host + at);
+			if (err)
+				return err;
+		}
+	}
+	return 0;
+}

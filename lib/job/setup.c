@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: MIT */
+/* Open, lock, find the base, make sure of the new header. */
+#include "job/setup.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "chain/name.h"
+#include "copy/mover.h"
+#include "image/check.h"
+#include "image/lock.h"
+#include "image/rehead.h"
+
+#define OPEN_TRIES 5
+
+static struct image *active(const struct setup *s)
+{
+	return s->chain->links[0].image;
+}
+
+static int nothing(struct setup *s, const char *why)
+{
+	s->result->nothing_to_do = true;
+	s->result->note = strdup(why);
+	return 0;
+}
+
+static void warn(struct merge_result *r, const char *path, const char *why)
+{
+	if (!r->warning && asprintf(&r->warning, "%s: %s", path, why) < 0)
+		r->warning = NULL;
+}
+
+static int lock_one(const struct setup *s, struct image *img, enum lock_role role)
+{
+	const struct merge_options *o = s->options;
+	bool held = true;
+	int err = 0;
+
+	/* A dry run locks nothing, so that it is in nobody's way; it only looks. */
+	if (o->dry_run && role == LOCK_WRITER)
+		err = lock_is_held(img->fd, &held);
+	if (!err && o->dry_run && held && role == LOCK_WRITER)
+		err = lock_take(img->fd, LOCK_LAYER, o->wait_lock_ms, o->stop);
+	if (!o->dry_run)
+		err = lock_take(img->fd, role, o->wait_lock_ms, o->stop);
+	return err ? fail_in(err, img->path) : 0;
+}
+
+/* Did anybody change an image between our open and our lock? */
+static int is_unchanged(struct image *img, bool *same)
+{
+	struct image *again;
+	int err = image_open(&again, img->path, img->format, IMAGE_NO_DATA, 1);
+
+	/* One more descriptor must not be closed while locks depend on it: OFD locks do
+	 * not. */
+	*same = !err && image_same_file(img, again) &&
+		img->file_size == again->file_size &&
+		memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
+	image_close(err ? NULL : again);
+	return 0;
+}
+
+static int lock_chain(const struct setup *s, const struct chain *c, bool below,
+		      bool *same)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < c->count && !err && *same; i++) {
+		struct image *img = c->links[i].image;
+
+		err = lock_one(s, img, i || below ? LOCK_LAYER : LOCK_WRITER);
+		if (!err && !s->options->dry_run)
+			err = is_unchanged(img, same);
+	}
+	return err;
+}
+
+static int open_new_chain(struct setup *s)
+{
+	const struct merge_options *o = s->options;
+	const char *format = o->base_format;
+	size_t depth;
+	int err;
+
+	if (o->type != MERGE_REBASE)
+		return 0;
+	s->new_chain = &s->no_chain;
+	if (!o->base)
+		return 0;
+	if (!format && chain_find(s->chain, o->base, &depth) == 0 && depth > 0 &&
+	    s->chain->links[depth].format && *s->chain->links[depth].format)
+		format = s->chain->links[depth].format;
+	fail_clear();
+	err = chain_open(&s->new_chain, o->base, format, 0);
+	if (err) {
+		chain_close(s->new_chain);
+		s->new_chain = NULL;
+		return err;
+	}
+	if (!format)
+		warn(s->result, o->base,
+		     "its format was found by looking at it; give it with -F");
+	for (depth = 0; depth < s->new_chain->count; depth++)
+		if (image_same_file(s->new_chain->links[depth].image, active(s)))
+			return fail_in(fail(EINVAL,
+					    "is in the backing chain of the new base; "
+					    "the chain would run in a circle"),
+				       o->image);
+	return 0;
+}
+
+static void close_chains(struct setup *s)
+{
+	if (s->new_chain != &s->no_chain)
+		chain_close(s->new_chain);
+	s->new_chain = NULL;
+	chain_close(s->chain);
+	s->chain = NULL;
+}
+
+static int open_chains(struct setup *s)
+{
+	const struct merge_options *o = s->options;
+	enum image_format format;
+	int err = image_probe(o->image, &format);
+
+	if (err)
+		return fail_in(err, o->image);
+	if (format == IMAGE_RAW)
+		return fail_in(fail(ENOTSUP,
+				    "is a raw image, which has no backing file to merge; "
+				    "make an overlay of it first with chain-snapshot"),
+			       o->image);
+	err = chain_open(&s->chain, o->image, "qcow2", o->dry_run ? 0 : CHAIN_WRITE);
+	return err ? err : open_new_chain(s);
+}
+
+/* Open and lock until nobody has changed anything in between. */
+static int open_and_lock(struct setup *s)
+{
+	for (int i = 0; i < OPEN_TRIES; i++) {
+		bool same = true;
+		int err = open_chains(s);
+
+		if (!err)
+			err = lock_chain(s, s->chain, false, &same);
+		if (!err && s->new_chain)
+			err = lock_chain(s, s->new_chain, true, &same);
+		if (err || same)
+			return err;
+		close_chains(s);
+	}
+	return fail_in(fail(EAGAIN, "somebody keeps changing the image; try again later"),
+		       s->options->image);
+}
+
+static int find_base(struct setup *s)
+{
+	const struct merge_options *o = s->options;
+	size_t n = s->chain->count;
+	int err;
+
+	s->keep = n;
+	if (o->type == MERGE_STREAM && n == 1)
+		return nothing(s, "has no backing file: nothing to merge");
+	if (o->type == MERGE_STREAM && o->depth) {
+		if (n <= o->depth)
+			return nothing(s, "the chain is short enough already");
+		s->keep = n - (o->depth - 1);
+	} else if (o->type == MERGE_STREAM && o->base) {
+		err = chain_find(s->chain, o->base, &s->keep);
+		if (err == -ENOENT && access(o->base, F_OK) == 0)
+			return fail_in(fail(EINVAL,
+					    "is not in the backing chain of %s; "
+					    "chain-info shows what is",
+					    o->image),
+				       o->base);
+		if (err)
+			return err;
+		if (s->keep == 0)
+			return fail_in(
+				fail(EINVAL,
+				     "cannot be its own base; name a layer below it"),
+				o->base);
+	}
+	if (o->type == MERGE_STREAM && s->keep == 1)
+		return nothing(s, "the base is the direct backing file already");
+	if (o->type == MERGE_REBASE && !o->base && n == 1)
+		return nothing(s, "has no backing file already");
+	return 0;
+}
+
+const struct image *setup_new_base(const struct setup *s)
+{
+	if (s->new_chain)
+		return s->new_chain->count ? s->new_chain->links[0].image : NULL;
+	return s->keep < s->chain->count ? s->chain->links[s->keep].image : NULL;
+}
+
+static const struct chain_link *new_base_link(const struct setup *s)
+{
+	return s->new_chain ? &s->new_chain->links[0] : &s->chain->links[s->keep];
+}
+
+/* Will a reader who resolves the string find the very file that we merge onto? */
+static int check_string(const struct setup *s)
+{
+	const struct image *base = setup_new_base(s);
+	struct name name;
+	struct stat st;
+	int err;
+
+	if (!s->string)
+		return 0;
+	err = name_parse(s->string, s->options->image, &name);
+	if (err)
+		return fail_in(err, s->string);
+	if (!name.path || stat(name.path, &st) < 0 || st.st_dev != base->dev ||
+	    st.st_ino != base->ino)
+		err = fail_in(
+			fail(EINVAL,
+			     "the backing string \"%s\" does not lead to %s from here; "
+			     "give another with --backing-string",
+			     s->string, base->path),
+			s->options->image);
+	if (!err && name.format && strcmp(name.format, s->format) != 0)
+		err = fail_in(fail(EINVAL,
+				   "the backing string \"%s\" says format %s, not %s",
+				   s->string, name.format, s->format),
+			      s->options->image);
+	name_release(&name);
+	return err;
+}
+
+/* The name and format that the header is to get. */
+static int name_base(struct setup *s)
+{
+	const struct merge_options *o = s->options;
+	const struct chain_link *base;
+	int err = 0;
+
+	if (!setup_new_base(s))
+		return 0;
+	base = new_base_link(s);
+	s->format = strdup(base->image->format == IMAGE_RAW ? "raw" : "qcow2");
+	if (o->backing_string)
+		s->string = strdup(o->backing_string);
+	else if (s->new_chain)
+		err = name_make(o->image, o->base, o->base[0] == '/', &s->string);
+	else
+		err = name_take_over(o->image, s->chain->links[s->keep - 1].path,
+				     base->string, &s->string);
+	if (err)
+		return fail_in(err, o->image);
+	if (!s->format || !s->string)
+		return fail(ENOMEM, "out of memory");
+	if (base->probed && !s->new_chain)
+		warn(s->result, base->path,
+		     "no header records its format; it was found by looking at it and is "
+		     "recorded now");
+	return check_string(s);
+}
+
+struct qcow2_change setup_change(const struct setup *s)
+{
+	return (struct qcow2_change){
+		.set_backing = true,
+		.backing_name = s->string,
+		.backing_format = s->format,
+	};
+}
+
+static int check_header(struct setup *s)
+{
+	struct qcow2_change change = setup_change(s);
+	int err = image_rehead_check(active(s), &change);
+
+	return err ? fail_in(err, s->options->image) : 0;
+}
+
+/* Which layers share a file system with the image that can reflink? */
+static int probe_reflink(struct setup *s)
+{
+	s->clonable = calloc(s->chain->count, sizeof(*s->clonable));
+	if (!s->clonable)
+		return fail(ENOMEM, "out of memory");
+	for (size_t i = 1; i < s->chain->count; i++) {
+		const struct image *img = s->chain->links[i].image;
+		const struct image *before = s->chain->links[i - 1].image;
+		const char *to = active(s)->data_path ? active(s)->data_path
+						      : s->options->image;
+
+		/* Layers of one file system answer alike; probing takes a temporary file.
+		 */
+		if (i > 1 && img->dev == before->dev && img->data_size >= 1u << 16 &&
+		    before->data_size >= 1u << 16)
+			s->clonable[i] = s->clonable[i - 1];
+		else
+			s->clonable[i] = reflink_probe(img->data_fd, to,
+						       &s->reflink_unit);
+		s->reflink |= s->clonable[i];
+	}
+	fail_clear();
+	s->result->reflink = s->reflink;
+	return 0;
+}
+
+/* A rebase onto what the header says already, word for word. */
+static bool is_rebased(const struct setup *s)
+{
+	const struct qcow2_header *h = &active(s)->header;
+
+	return s->new_chain && s->string && s->chain->count > 1 &&
+	       image_same_file(setup_new_base(s), s->chain->links[1].image) &&
+	       strcmp(h->backing_name, s->string) == 0 &&
+	       strcmp(h->backing_format, s->format) == 0;
+}
+
+int setup_open(struct setup *s, const struct merge_options *o, struct merge_result *r)
+{
+	int err;
+
+	*s = (struct setup){.options = o, .result = r};
+	err = open_and_lock(s);
+	if (!err)
+		err = find_base(s);
+	if (err || r->nothing_to_do)
+		return err;
+	err = name_base(s);
+	if (err)
+		return err;
+	if (is_rebased(s))
+		return nothing(s, "NEWBASE is the backing file already");
+	if (!o->dry_run) {
+		err = image_make_writable(active(s));
+		if (err)
+			return fail_in(err, o->image);
+	} else if (active(s)->header.has_mark ||
+		   active(s)->header.incompatible & QCOW2_DIRTY) {
+		warn(r, o->image,
+		     "the image will be repaired first; its new size can differ");
+	}
+	err = check_header(s);
+	return err ? err : probe_reflink(s);
+}
+
+void setup_release(struct setup *s)
+{
+	close_chains(s);
+	free(s->clonable);
+	free(s->string);
+	free(s->format);
+}
+
+int setup_before_switch(const struct setup *s)
+{
+	const struct chain *c = s->new_chain ? s->new_chain : s->chain;
+	int err = 0;
+
+	for (size_t i = s->new_chain ? 0 : s->keep; i < c->count && !err; i++) {
+		const struct image *img = c->links[i].image;
+
+		/* Just copied there, perhaps, and not on the disk yet. */
+		if (fsync(img->fd) < 0 && errno != EINVAL && errno != EROFS)
+			err = fail_errno(errno, "%s: cannot sync to the disk", img->path);
+		if (!err)
+			err = sync_folder_of(img->path);
+	}
+	return err ? err : check_string(s);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A merge before its engine starts: chains opened and locked, the base found, the new
+ * header made sure of. Everything that can be refused is refused here, before any work.
+ */
+#ifndef JOB_SETUP_H
+#define JOB_SETUP_H
+
+#include "chain/chain.h"
+#include "job/limit.h"
+#include "job/merge.h"
+#include "qcow2/rewrite.h"
+
+struct setup {
+	const struct merge_options *options;
+	struct merge_result *result;
+	struct chain *chain; /* links[0] is the image */
+	struct chain *new_chain; /* REBASE: below the image; NULL for a stream */
+	struct chain no_chain; /* REBASE to none: new_chain points here */
+	size_t keep; /* STREAM: depth of the base; chain->count for none */
+	bool *clonable; /* per depth of chain */
+	bool reflink; /* one of them is */
+	uint64_t reflink_unit;
+	char *string, *format; /* of the new backing file; NULL: none */
+};
+
+/* result->nothing_to_do may be set (returns 0 then as well). Release in every case. */
+int setup_open(struct setup *s, const struct merge_options *o, struct merge_result *r);
+void setup_release(struct setup *s);
+
+/* The image that the new backing file is, NULL for none. */
+const struct image *setup_new_base(const struct setup *s);
+
+/*
+ * What the switch needs beside the header: every image of the new chain and its folder
+ * entry durable, and the new string resolves to the file that was merged onto.
+ */
+int setup_before_switch(const struct setup *s);
+
+struct qcow2_change setup_change(const struct setup *s);
+
+/* chain-rebase -u: change the header and nothing else. */
+int setup_rebase_unsafe(const struct merge_options *o, struct merge_result *r);
+
+#endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/* chain-rebase -u: the header, and nothing else. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fail.h"
+#include "base/size.h"
+#include "chain/name.h"
+#include "image/check.h"
+#include "image/lock.h"
+#include "image/rehead.h"
+#include "job/setup.h"
+
+static int probe_format(const struct merge_options *o, struct merge_result *r)
+{
+	enum image_format format;
+	int err;
+
+	if (o->base_format) {
+		r->backing_format = strdup(o->base_format);
+	} else {
+		err = image_probe(o->base, &format);
+		if (err)
+			return fail_in(err, o->base);
+		r->backing_format = strdup(format == IMAGE_RAW ? "raw" : "qcow2");
+		r->warning = strdup(
+			"the format of the new base was found by looking at it; "
+			"give it with -F");
+	}
+	return r->backing_format ? 0 : fail(ENOMEM, "out of memory");
+}
+
+static int new_string(const struct merge_options *o, struct merge_result *r)
+{
+	int err = 0;
+
+	if (!o->base)
+		return 0;
+	err = probe_format(o, r);
+	if (!err && o->backing_string)
+		r->backing_string = strdup(o->backing_string);
+	else if (!err)
+		err = name_make(o->image, o->base, o->base[0] == '/', &r->backing_string);
+	if (err)
+		return fail_in(err, o->image);
+	return r->backing_string ? 0 : fail(ENOMEM, "out of memory");
+}
+
+static int switch_header(struct image *img, const struct merge_options *o,
+			 struct merge_result *r)
+{
+	struct qcow2_change change = {.set_backing = true};
+	int err = lock_take(img->fd, LOCK_WRITER, o->wait_lock_ms, o->stop);
+
+	if (!err)
+		err = image_make_writable(img);
+	if (err)
+		return err;
+	r->old_file_size = r->new_file_size = img->file_size;
+	change.backing_name = r->backing_string;
+	change.backing_format = r->backing_format;
+	return o->dry_run ? image_rehead_check(img, &change) : image_rehead(img, &change);
+}
+
+int setup_rebase_unsafe(const struct merge_options *o, struct merge_result *r)
+{
+	enum image_format format;
+	struct image *img;
+	int err = image_probe(o->image, &format);
+
+	if (!err && format == IMAGE_RAW)
+		err = fail(ENOTSUP,
+			   "is a raw image and cannot have a backing file; make an "
+			   "overlay of it with chain-snapshot");
+	if (!err)
+		err = image_open(&img, o->image, IMAGE_QCOW2, IMAGE_WRITE, 0);
+	if (err)
+		return fail_in(err, o->image);
+	if (img->header.autoclear & QCOW2_DATA_FILE_RAW && o->base)
+		err = fail(ENOTSUP,
+			   "has a raw external data file and cannot have a backing file");
+	if (err)
+		fail_in(err, o->image);
+	else
+		err = new_string(o, r);
+	if (!err) {
+		err = switch_header(img, o, r);
+		if (err)
+			fail_in(err, o->image);
+	}
+	image_close(img);
+	return err;
+}

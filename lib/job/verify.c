@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+/* Read back and compare, before anything is linked. */
+#include "job/verify.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/size.h"
+#include "copy/mover.h"
+
+struct verify {
+	struct image *img;
+	const struct batch *batch; /* links sorted by guest offset */
+	struct source source, back;
+	uint8_t *want, *other, *got; /* PLAN_BUFFER bytes each */
+};
+
+static int by_guest(const void *a, const void *b)
+{
+	uint64_t x = ((const struct link *)a)->guest, y = ((const struct link *)b)->guest;
+
+	return (x > y) - (x < y);
+}
+
+/* The links of one guest cluster stand together (extended L2: one per word). */
+static const struct link *find(const struct verify *v, uint64_t guest)
+{
+	size_t low = 0, high = v->batch->n_links;
+	const struct link *l;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (v->batch->links[middle].guest <= guest)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (!low)
+		return NULL;
+	l = &v->batch->links[low - 1];
+	if (guest >= l->guest + ((uint64_t)l->clusters << v->img->cluster_bits))
+		return NULL;
+	while (l > v->batch->links && l[-1].guest == l->guest)
+		l--;
+	return l;
+}
+
+static int differs(uint64_t guest)
+{
+	return fail(EIO,
+		    "the copy of the cluster at guest offset %" PRIu64
+		    " differs from its source; nothing of this batch was linked",
+		    guest);
+}
+
+static int check_fill(struct verify *v, const struct link *l, uint64_t guest,
+		      const uint8_t *want, uint64_t length)
+{
+	uint64_t unit = 1ull << (v->img->cluster_bits - 5);
+	const struct link *end = v->batch->links + v->batch->n_links;
+
+	for (; l < end && l->guest == guest; l++) {
+		for (unsigned i = 0; i < QCOW2_SUBCLUSTERS; i++) {
+			uint64_t at = i * unit;
+			uint64_t n = at < length ? min_u64(unit, length - at) : 0;
+			int err;
+
+			if (l->zero >> i & 1 && !is_zero(want + at, n))
+				return differs(guest);
+			if (!(l->data >> i & 1))
+				continue;
+			err = read_at(v->img->data_fd, v->got, n, l->host + at);
+			if (err)
+				return err;
+			if (memcmp(v->got, want + at, n) != 0)
+				return differs(guest);
+		}
+	}
+	return 0;
+}
+
+/* One cluster of the active image: length bytes of it lie inside the disk. */
+static int check_cluster(struct verify *v, const struct item *item, uint64_t guest,
+			 const uint8_t *want, const uint8_t *other, uint64_t length)
+{
+	const struct link *l = find(v, guest);
+	struct extent e = {.kind = EXTENT_COMPRESSED};
+	uint64_t in;
+	int err = 0;
+
+	if (!l) { /* left out: the new chain reads the same */
+		bool same = item->other.count ? !memcmp(want, other, length)
+					      : is_zero(want, length);
+
+		return same ? 0 : differs(guest);
+	}
+	in = guest - l->guest;
+	switch (l->kind) {
+	case LINK_FILL:
+		return check_fill(v, l, guest, want, length);
+	case LINK_ZERO:
+		return is_zero(want, length) ? 0 : differs(guest);
+	case LINK_DATA:
+		err = read_at(v->img->data_fd, v->got, length, l->host + in);
+		break;
+	case LINK_BLOB:
+		e.host = l->host;
+		e.stored = l->stored;
+		e.start = guest;
+		err = source_read_extent(&v->back, v->img, &e, length, v->got);
+		break;
+	}
+	if (err)
+		return err;
+	return memcmp(v->got, want, length) ? differs(guest) : 0;
+}
+
+static int check_item(struct verify *v, const struct item *item)
+{
+	uint64_t cluster = image_cluster_size(v->img);
+	uint64_t step = max_u64(cluster, PLAN_COPY_MAX);
+
+	if (item->kind == ITEM_ZERO) /* zero by metadata on both sides */
+		return 0;
+	for (uint64_t at = 0; at < item->length; at += step) {
+		uint64_t start = item->start + at, n = min_u64(step, item->length - at);
+		int err = source_read(&v->source, &item->old, start, n, v->want);
+
+		if (!err && item->other.count)
+			err = source_read(&v->source, &item->other, start, n, v->other);
+		for (uint64_t i = 0; i < n && !err; i += cluster)
+			err = check_cluster(v, item, start + i, v->want + i, v->other + i,
+					    min_u64(cluster, n - i));
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static void drop_leases(const struct verify *v)
+{
+	for (size_t i = 0; i < v->batch->n_links; i++) {
+		const struct link *l = &v->batch->links[i];
+
+		if (l->kind == LINK_DATA)
+			drop_cached(v->img->data_fd, l->host,
+				    (uint64_t)l->clusters << v->img->cluster_bits);
+		else if (l->kind == LINK_BLOB)
+			drop_cached(v->img->fd, l->host, l->stored);
+	}
+}
+
+int verify_slot(struct engine *e, struct slot *s)
+{
+	CLEANUP_FREE uint8_t *want = malloc(PLAN_BUFFER), *other = malloc(PLAN_BUFFER),
+			     *got = malloc(PLAN_BUFFER);
+	struct verify v = {
+		.img = e->target->image,
+		.batch = &s->batch,
+		.want = want,
+		.other = other,
+		.got = got,
+	};
+	int err;
+
+	if (!want || !other || !got)
+		return fail(ENOMEM, "out of memory for --verify");
+	qsort(s->batch.links, s->batch.n_links, sizeof(*s->batch.links), by_guest);
+	err = source_init(&v.source);
+	if (!err)
+		err = source_init(&v.back);
+	if (!err)
+		err = sync_data(v.img->data_fd);
+	drop_leases(&v);
+	for (size_t i = 0; i < s->n_items && !err; i++)
+		err = check_item(&v, &s->items[i]);
+	source_release(&v.source);
+	source_release(&v.back);
+	return err;
+}

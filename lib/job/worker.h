@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* What a worker thread has at hand. */
+#ifndef JOB_WORKER_H
+#define JOB_WORKER_H
+
+#include "job/engine.h"
+
+/* What becomes of one cluster of the active image. */
+enum verdict {
+	VERDICT_SAME, /* left out: the new chain reads the same */
+	VERDICT_DATA,
+	VERDICT_ZERO,
+};
+
+/* What one item has cost; merge_counts has the words. left_out: guest bytes found to be
+ * the same. */
+struct worker_counts {
+	uint64_t read, written, copied, compressed, reflinked, zeroed, compared, left_out;
+};
+
+struct worker {
+	struct engine *engine;
+	unsigned bits; /* cluster bits of the active image */
+	struct source source;
+	struct item item;
+	uint64_t clusters; /* of the item, the last one perhaps in part */
+	uint8_t *buf, *other;
+	size_t buf_size, other_size;
+	uint8_t *verdicts; /* enum verdict, one per cluster */
+	size_t verdicts_size;
+	bool all_zero; /* ZERO items: no verdicts */
+	struct link *links;
+	size_t n_links, cap_links;
+	uint64_t *hosts; /* BLOB: where each blob lies in buf */
+	size_t cap_hosts;
+	uint32_t fill_data,
+		fill_zero; /* FILL: what was found in the wanted subclusters */
+	struct worker_counts done;
+};
+
+struct worker_ops {
+	int (*prepare)(struct worker *w);
+	int (*lease)(struct worker *w, struct slot *s); /* in the turn */
+	int (*write)(struct worker *w); /* may be called again after an error */
+};
+
+int worker_room(uint8_t **buf, size_t *size, size_t need);
+int worker_add_link(struct worker *w, const struct link *link);
+int worker_read(struct worker *w);
+int worker_judge_zero(struct worker *w, uint64_t i, uint8_t *verdict);
+
+/* job/blob.c */
+int worker_prepare_blobs(struct worker *w);
+int worker_lease_blobs(struct worker *w, struct slot *s);
+int worker_write_blobs(struct worker *w);
+/* job/fill.c */
+int worker_prepare_fill(struct worker *w);
+int worker_lease_fill(struct worker *w, struct slot *s);
+int worker_write_fill(struct worker *w);
+
+#endif

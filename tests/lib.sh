@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # HASH, OUT and the like are for the tests
 # SPDX-License-Identifier: MIT
 #
 # What the test files share. A test file is
@@ -374,7 +374,6 @@ make_chain()
 	fill D.qcow2 5 100k 100k
 	fill D.qcow2 6 1300k 60k
 	put D.qcow2 'write -z 3584k 128k'
-	# shellcheck disable=SC2034 # for the test
 	HASH=$(content D.qcow2)
 }
 

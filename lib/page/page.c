@@ -175,7 +175,7 @@ int page_publish(struct page **out, dev_t dev, ino_t ino, const struct page_job 
 		munmap(p->map, PAGE_BYTES);
 	close_file(p);
 	free(p);
-	return err;
+	return err == -EAGAIN ? err : fail_in(err, "others cannot see this merge");
 }
 
 /*

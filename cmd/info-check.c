@@ -95,6 +95,11 @@ static int check_open(struct image *img, const char *path, bool json)
 				    "-o +HOLDERS names who has it");
 	fail_clear();
 	err = image_check(img, &c);
+	/* a writer that came meanwhile */
+	if ((err || c.corruptions) && lock_is_held(img->fd, &held) == 0 && held) {
+		image_check_release(&c);
+		return fail(EAGAIN, "in use since the check began");
+	}
 	if (!err)
 		err = json ? print_json(path, &c) : print_text(path, img, &c);
 	if (!err)

@@ -126,6 +126,19 @@ testDamaged()
 	assert_out 'nbd://localhost/x .*unsupported'
 }
 
+testTruncated()
+{
+	make_chain
+	truncate -s 100000 B.qcow2
+	assert_status 65 chain-info D.qcow2
+	assert_one_error
+	assert_out 'B.qcow2 +qcow2 +5 MiB.*damaged'
+	assert_out 'A.qcow2'
+	assert_status 65 chain-info -v --json D.qcow2
+	assertEquals '[0,null,"damaged",null]' "$(jq -c '[.[0].depth] + [.[1:][].state]' "$WORK/out")"
+	assert_status 65 chain-info --map D.qcow2
+}
+
 testDataFileMissing()
 {
 	new a 4M -o data_file=a.raw

@@ -84,33 +84,41 @@ static int choose_format(struct chain_link *link, enum image_format *format)
 	return err;
 }
 
-/* What can be told of an image whose external data file is not there. */
-static int open_without_data(struct chain_link *link, unsigned image_flags, int err)
+/*
+ * What can be told of an image that could not be opened for reading: an encrypted one is
+ * no error here; damaged tables or a missing data file stay in the link.
+ */
+static int open_leniently(struct chain_link *link, int err)
 {
 	CLEANUP_FREE char *why = fail_take();
+	bool encrypted;
 
-	if (image_open(&link->image, link->path, IMAGE_QCOW2, image_flags | IMAGE_NO_DATA,
-		       CACHE_MIN) != 0)
+	if (image_open(&link->image, link->path, IMAGE_QCOW2, IMAGE_LENIENT, CACHE_MIN) !=
+	    0)
+		image_open(&link->image, link->path, IMAGE_QCOW2,
+			   IMAGE_LENIENT | IMAGE_NO_DATA, CACHE_MIN);
+	if (!link->image)
 		return fail_give(err, why);
-	link->error = err;
-	link->why = TAKE(why);
 	fail_clear();
+	encrypted = link->image->header.crypt && err == -ENOTSUP;
+	if (!encrypted) {
+		link->error = err;
+		link->why = TAKE(why);
+	}
 	return 0;
 }
 
 static int open_image(struct chain_link *link, unsigned flags, struct seen *seen)
 {
-	unsigned image_flags = (flags & CHAIN_WRITE ? IMAGE_WRITE : 0) |
-			       (flags & CHAIN_LENIENT ? IMAGE_LENIENT : 0);
 	enum image_format format = IMAGE_RAW;
 	struct image **met;
 	int err = choose_format(link, &format);
 
 	if (!err)
-		err = image_open(&link->image, link->path, format, image_flags,
-				 CACHE_MIN);
+		err = image_open(&link->image, link->path, format,
+				 flags & CHAIN_WRITE ? IMAGE_WRITE : 0, CACHE_MIN);
 	if (err && flags & CHAIN_LENIENT && format == IMAGE_QCOW2)
-		err = open_without_data(link, image_flags, err);
+		err = open_leniently(link, err);
 	if (err)
 		return err;
 	met = tsearch(link->image, &seen->tree, by_inode);
@@ -246,7 +254,7 @@ static int open_all(struct chain *c, const char *path, const char *format, unsig
 	return err < 0 ? err : 0;
 }
 
-/* Of images that were opened without their data files. */
+/* Of images that were opened all the same. */
 static int first_error(struct chain *c)
 {
 	for (size_t i = 0; i < c->count; i++) {

@@ -16,8 +16,8 @@ struct chain_link {
 	struct image *image; /* NULL: could not be opened */
 	/*
 	 * Then: negative errno and the sentence (without the path). With CHAIN_LENIENT
-	 * also beside an image whose external data file cannot be opened: its tables can
-	 * be read, but not walked.
+	 * also beside an image with tables past the end of the file, or without its
+	 * external data file: its header can be shown, it cannot be walked.
 	 */
 	int error;
 	char *why;

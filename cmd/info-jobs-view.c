@@ -10,8 +10,6 @@
 #include <libsmartcols/libsmartcols.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/size.h"
@@ -45,7 +43,6 @@ static bool time_left(const struct page_view *v, uint64_t *seconds)
 }
 
 enum column {
-	COLUMN_IMAGE,
 	COLUMN_TYPE,
 	COLUMN_STATE,
 	COLUMN_PERCENT,
@@ -58,6 +55,7 @@ enum column {
 	COLUMN_ZEROED,
 	COLUMN_SKIPPED,
 	COLUMN_PID,
+	COLUMN_IMAGE, /* last: it may be long */
 	COLUMNS,
 };
 
@@ -65,7 +63,6 @@ static const struct {
 	const char *name;
 	int flags;
 } columns[COLUMNS] = {
-	[COLUMN_IMAGE] = {"IMAGE", SCOLS_FL_TRUNC},
 	[COLUMN_TYPE] = {"TYPE", 0},
 	[COLUMN_STATE] = {"STATE", 0},
 	[COLUMN_PERCENT] = {"DONE", SCOLS_FL_RIGHT},
@@ -78,6 +75,7 @@ static const struct {
 	[COLUMN_ZEROED] = {"ZEROED", SCOLS_FL_RIGHT},
 	[COLUMN_SKIPPED] = {"SKIPPED", SCOLS_FL_RIGHT},
 	[COLUMN_PID] = {"PID", SCOLS_FL_RIGHT},
+	[COLUMN_IMAGE] = {"IMAGE", 0},
 };
 
 static void set_size(struct libscols_line *line, enum column column, uint64_t bytes,
@@ -117,18 +115,6 @@ static void set_row(struct libscols_line *line, const struct page_view *v)
 	scols_line_set_data(line, COLUMN_PID, text);
 }
 
-/* As wide as the window on a terminal, as wide as needed elsewhere. */
-static void set_width(struct libscols_table *table)
-{
-	struct winsize size;
-
-	scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
-	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col) {
-		scols_table_set_termforce(table, SCOLS_TERMFORCE_ALWAYS);
-		scols_table_set_termwidth(table, size.ws_col);
-	}
-}
-
 char *jobs_table(const struct page_view *views, size_t count)
 {
 	struct libscols_table *table;
@@ -140,7 +126,8 @@ char *jobs_table(const struct page_view *views, size_t count)
 	table = scols_new_table();
 	if (!table)
 		return NULL;
-	set_width(table);
+	/* nothing is cut to the width of a window */
+	scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
 	for (int i = 0; i < COLUMNS; i++)
 		scols_table_new_column(table, columns[i].name, 0, columns[i].flags);
 	for (size_t i = 0; i < count; i++) {

@@ -62,7 +62,9 @@ static int describe(const struct merge_bar *bar, enum merge_state state,
 		return n + snprintf(out + n, room - (size_t)n, "  paused");
 	if (state != MERGE_RUNNING)
 		return n + snprintf(out + n, room - (size_t)n, "  finishing");
-	n += snprintf(out + n, room - (size_t)n, "  %s/s", size_format(rate, speed));
+	if (rate)
+		n += snprintf(out + n, room - (size_t)n, "  %s/s",
+			      size_format(rate, speed));
 	if (bar->speed >= 1 && c->done < c->total)
 		n += snprintf(
 			out + n, room - (size_t)n, "  %s left",

@@ -17,16 +17,22 @@ static void line(FILE *to, const char *what, uint64_t bytes)
 }
 
 /* "D.qcow2: merged 2 images; backing file: A.qcow2 (qcow2)" */
-static void headline(FILE *to, const char *done, const struct merge_options *o,
+static void headline(FILE *to, const struct merge_options *o,
 		     const struct merge_result *r)
 {
+	static const char *const what[][2] = {
+		[MERGE_STREAM] = {"merged", "would merge"},
+		[MERGE_REBASE] = {"rebased", "would be rebased"},
+		[MERGE_REBASE_UNSAFE] = {"changed the header only",
+					 "would change the header only"},
+	};
 	CLEANUP_FREE char *image = escape_text(o->image);
 	CLEANUP_FREE char *base = escape_text(r->backing_string ? r->backing_string : "");
 
 	if (!image || !base)
 		return;
-	fprintf(to, "%s: %s", image, done);
-	if (o->type != MERGE_REBASE_UNSAFE)
+	fprintf(to, "%s: %s", image, what[o->type][o->dry_run]);
+	if (o->type == MERGE_STREAM)
 		fprintf(to, " %zu image%s", r->n_swallowed,
 			r->n_swallowed == 1 ? "" : "s");
 	if (!r->backing_string)
@@ -52,9 +58,7 @@ void merge_report(FILE *to, const struct merge_options *o, const struct merge_re
 	char old[SIZE_TEXT], new[SIZE_TEXT], speed[SIZE_TEXT], elapsed[SIZE_TEXT];
 	uint64_t ms = r->elapsed_ms ? r->elapsed_ms : 1;
 
-	headline(to,
-		 o->type == MERGE_REBASE_UNSAFE ? "changed the header only" : "merged", o,
-		 r);
+	headline(to, o, r);
 	if (o->type == MERGE_REBASE_UNSAFE)
 		return;
 	line(to, "copied", c->copied);
@@ -85,10 +89,7 @@ void merge_report_prediction(FILE *to, const struct merge_options *o,
 {
 	const struct merge_counts *c = &r->counts;
 
-	headline(to,
-		 o->type == MERGE_REBASE_UNSAFE ? "would change the header only"
-						: "would merge",
-		 o, r);
+	headline(to, o, r);
 	line(to, "read", c->read);
 	line(to, "write", c->written);
 	line(to, "copy", c->copied);

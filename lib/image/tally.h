@@ -9,7 +9,9 @@
 
 #include "image/refwalk.h"
 
+#ifndef TALLY_WINDOW /* for tests; a power of two */
 #define TALLY_WINDOW (8u << 20) /* clusters */
+#endif
 #define TALLY_PLAIN (1u << 31) /* some reference is not to compressed data */
 
 struct tally {

@@ -42,6 +42,13 @@ static bool time_left(const struct page_view *v, uint64_t *seconds)
 	return true;
 }
 
+/* The page has the last one that was measured. */
+static uint64_t rate_now(const struct page_view *v)
+{
+	return v->worker_alive && v->progress.state == MERGE_RUNNING ? v->progress.rate
+								     : 0;
+}
+
 enum column {
 	COLUMN_TYPE,
 	COLUMN_STATE,
@@ -102,7 +109,7 @@ static void set_row(struct libscols_line *line, const struct page_view *v)
 		 p->total ? (double)p->done * 100 / (double)p->total : 0.0);
 	scols_line_set_data(line, COLUMN_PERCENT, text);
 	set_size(line, COLUMN_TOTAL, p->total, "");
-	if (v->worker_alive)
+	if (rate_now(v))
 		set_size(line, COLUMN_RATE, p->rate, "/s");
 	if (time_left(v, &seconds))
 		scols_line_set_data(line, COLUMN_LEFT, time_format(seconds, left));
@@ -199,7 +206,7 @@ static json_t *job_json(const struct page_view *v)
 	json_object_set_new(job, "zeroed", json_bytes(p->zeroed));
 	json_object_set_new(job, "skipped", json_bytes(p->skipped));
 	json_object_set_new(job, "compared", json_bytes(p->compared));
-	json_object_set_new(job, "rate", json_bytes(v->worker_alive ? p->rate : 0));
+	json_object_set_new(job, "rate", json_bytes(rate_now(v)));
 	json_object_set_new(job, "time-left",
 			    time_left(v, &seconds) ? json_bytes(seconds) : json_null());
 	return job;

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -62,13 +63,20 @@ static void say(const struct show *s, const char *text)
 	remark(s->program, line ? line : text);
 }
 
-/* Stopped early is no failure: say how far it is, in the same one line. */
-static void tell_how_far(int err, const struct merge_counts *c)
+/*
+ * Stopped early is no failure: say how far it is, in the same one line. Why it stopped
+ * has nothing to do with a file, so the sentence may not name the image yet.
+ */
+static void tell_how_far(const char *image, int err, const struct merge_counts *c)
 {
 	char done[SIZE_TEXT], total[SIZE_TEXT];
 	CLEANUP_FREE char *sentence = NULL;
 
-	if ((err != -EINTR && err != -ETIME && err != -ECANCELED) || !c->total)
+	if (err != -EINTR && err != -ETIME && err != -ECANCELED)
+		return;
+	if (strncmp(fail_sentence(), image, strlen(image)) != 0)
+		fail_in(err, image);
+	if (!c->total)
 		return;
 	sentence = fail_take();
 	fail(-err, "%s; %s of %s are done, and the next run goes on from there",
@@ -115,7 +123,8 @@ static int run(struct show *s)
 	int err = merge_run(&s->args->merge, &observer, &r);
 
 	merge_bar_clear(&s->bar);
-	tell_how_far(err, r.counts.total ? &r.counts : &s->events.counts);
+	tell_how_far(s->args->merge.image, err,
+		     r.counts.total ? &r.counts : &s->events.counts);
 	merge_events_end(&s->events, &s->args->merge, &r, err,
 			 err ? fail_sentence() : "");
 	if (s->errors > ERRORS_SHOWN && !s->args->common.verbose)

@@ -101,8 +101,8 @@ void merge_events_progress(struct merge_events *e, enum merge_state state,
 	e->counts = *counts;
 	e->speed = speed;
 	/*
-	 * How it ends is told when it has ended; and it is a job when it runs: before that
-	 * there may turn out to be nothing to do.
+	 * How it ends is told when it has ended; and it is a job when it runs: before
+	 * that there may turn out to be nothing to do.
 	 */
 	if (!e->on || e->dry_run || state == MERGE_CREATED || state >= MERGE_ABORTING)
 		return;

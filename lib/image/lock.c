@@ -221,7 +221,8 @@ static int lock_conflict(int fd)
 		    (int)who[pick].pid, who[pick].program);
 }
 
-int lock_take(int fd, enum lock_role role, uint64_t wait_ms, const volatile sig_atomic_t *stop)
+int lock_take(int fd, enum lock_role role, uint64_t wait_ms,
+	      const volatile sig_atomic_t *stop)
 {
 	uint64_t start = clock_ms();
 	uint64_t limit = max_u64(wait_ms, RACE_MS);

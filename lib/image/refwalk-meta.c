@@ -110,11 +110,11 @@ static int walk_bitmap(struct refwalk *w, const struct qcow2_bitmap *b)
 static int walk_bitmaps(struct refwalk *w)
 {
 	const struct qcow2_header *h = &w->img->header;
-	CLEANUP_FREE struct qcow2_bitmap *b = NULL;
 	CLEANUP_FREE uint8_t *dir = NULL;
 	struct ref r = {.kind = REF_BITMAPS,
 			.host = h->bitmap_directory_offset,
 			.bytes = h->bitmap_directory_size};
+	struct qcow2_bitmap b;
 	size_t pos = 0;
 	int err;
 
@@ -128,20 +128,19 @@ static int walk_bitmaps(struct refwalk *w)
 		return 0;
 	}
 	dir = malloc(r.bytes + 1);
-	b = malloc(sizeof(*b));
-	if (!dir || !b)
+	if (!dir)
 		return fail(ENOMEM, "out of memory");
 	if (refwalk_read(w, dir, r.bytes, r.host) < 0)
 		return 0;
 	for (uint32_t i = 0; !err && i < h->bitmaps; i++) {
-		if (qcow2_bitmap_decode(h, dir, r.bytes, &pos, b) < 0) {
+		if (qcow2_bitmap_decode(h, dir, r.bytes, &pos, &b) < 0) {
 			findings_add(w->found,
 				     "entry %" PRIu32
 				     " of the bitmap directory is damaged",
 				     i);
 			return 0;
 		}
-		err = walk_bitmap(w, b);
+		err = walk_bitmap(w, &b);
 	}
 	if (!err && pos != r.bytes)
 		findings_add(w->found,

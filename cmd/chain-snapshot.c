@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/* chain-snapshot: make an empty overlay of an image, for the guest to write to. */
+#include <argp.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fail.h"
+#include "chain/snapshot.h"
+#include "common.h"
+#include "snapshot-options.h"
+#include "snapshot-report.h"
+#include "status.h"
+
+#define PROGRAM "chain-snapshot"
+
+enum { KEY_ABSOLUTE = 2000, KEY_RELATIVE, KEY_REUSE, KEY_QMP };
+
+struct args {
+	struct common_options common;
+	struct snapshot_options snapshot;
+	const char *qmp; /* NULL: not given */
+	bool list; /* -o help */
+};
+
+static const struct argp_option options[] = {
+	{"options", 'o', "OPT=VAL,...", 0,
+	 "Options of the new image, instead of those of IMAGE; -o help lists them", 10},
+	{"absolute", KEY_ABSOLUTE, NULL, 0, "Record the absolute path of IMAGE", 10},
+	{"relative", KEY_RELATIVE, NULL, 0,
+	 "Record the path from OVERLAY's folder to IMAGE (default: as IMAGE is given)",
+	 10},
+	{"reuse", KEY_REUSE, NULL, 0,
+	 "OVERLAY may exist, as an empty qcow2 image of the same size whose backing file "
+	 "is IMAGE or none",
+	 10},
+	{"qmp", KEY_QMP, "SOCKET[,NODE]", 0,
+	 "IMAGE is in use by the QEMU that listens on SOCKET", 10},
+	{0},
+};
+
+static error_t parse_style(struct args *args, enum snapshot_style style)
+{
+	if (args->snapshot.style && args->snapshot.style != style)
+		return -fail(EINVAL, "give one of --absolute and --relative");
+	args->snapshot.style = style;
+	return 0;
+}
+
+static error_t parse_options(struct args *args, const char *arg)
+{
+	if (strcmp(arg, "help") == 0 || strcmp(arg, "?") == 0) {
+		args->list = true;
+		return 0;
+	}
+	return -snapshot_options_parse(arg, &args->snapshot);
+}
+
+static error_t take_name(struct args *args, const char *arg)
+{
+	if (!args->snapshot.image)
+		args->snapshot.image = arg;
+	else if (!args->snapshot.overlay)
+		args->snapshot.overlay = arg;
+	else
+		return -fail(EINVAL, "%s: one IMAGE and one OVERLAY at a time", arg);
+	return 0;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct args *args = state->input;
+
+	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &args->common;
+		return 0;
+	case 'o':
+		return parse_options(args, arg);
+	case KEY_ABSOLUTE:
+		return parse_style(args, SNAPSHOT_ABSOLUTE);
+	case KEY_RELATIVE:
+		return parse_style(args, SNAPSHOT_RELATIVE);
+	case KEY_REUSE:
+		args->snapshot.reuse = true;
+		return 0;
+	case KEY_QMP:
+		args->qmp = arg;
+		return 0;
+	case ARGP_KEY_ARG:
+		return take_name(args, arg);
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static const struct argp_child children[] = {{&common_argp, 0, NULL, 0}, {0}};
+
+static const struct argp argp = {
+	.options = options,
+	.parser = parse,
+	.args_doc = "IMAGE OVERLAY",
+	.doc = "Make OVERLAY, a new and empty qcow2 image whose backing file is IMAGE."
+	       "\vOVERLAY reads as IMAGE does. From then on the guest is to write to "
+	       "OVERLAY, "
+	       "and IMAGE must not change any more.",
+	.children = children,
+};
+
+static int check(const struct args *args)
+{
+	if (!args->snapshot.image)
+		return fail(EINVAL, "which IMAGE? See --help");
+	if (!args->snapshot.overlay)
+		return fail(EINVAL, "which OVERLAY is to be made? See --help");
+	if (args->qmp)
+		return fail(ENXIO,
+			    "--qmp: snapshots through QEMU are not in this version");
+	return 0;
+}
+
+static int run(const struct args *args)
+{
+	const struct common_options *c = &args->common;
+	struct snapshot_result r;
+	int err = snapshot_make(&args->snapshot, &r);
+
+	complain(PROGRAM, err);
+	if (!err && r.warning && !c->quiet)
+		remark(PROGRAM, r.warning);
+	if (!err && c->json) {
+		err = snapshot_print_json(&args->snapshot, &r);
+		complain(PROGRAM, err);
+	} else if (!err && (c->verbose || (!c->quiet && isatty(STDERR_FILENO)))) {
+		snapshot_report(stderr, &args->snapshot, &r, c->verbose);
+	}
+	snapshot_result_release(&r);
+	return err;
+}
+
+int main(int argc, char **argv)
+{
+	struct args args = {.snapshot.stop = &stop_signal};
+	int err;
+
+	common_begin(PROGRAM);
+	err = -argp_parse(&argp, argc, argv, 0, NULL, &args);
+	if (!err && args.list) {
+		snapshot_options_help(stdout);
+		return common_end(PROGRAM, 0);
+	}
+	if (!err)
+		err = check(&args);
+	if (err)
+		complain(PROGRAM, err);
+	else
+		err = run(&args);
+	return common_end(PROGRAM, status_of(err));
+}

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The order: what needs no lock (does the overlay exist? is there a folder?), lock the
+ * image, open its chain, everything that can be refused, sync what lies below, and only
+ * then the overlay.
+ */
+#include "chain/snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "chain/chain.h"
+#include "chain/name.h"
+#include "chain/newfile.h"
+#include "chain/reuse.h"
+#include "image/lock.h"
+
+/* qemu-img create without -o */
+static const struct image_options defaults = {
+	.version = 3,
+	.cluster_bits = 16,
+	.refcount_order = 4,
+	.compression = QCOW2_ZLIB,
+};
+
+struct making {
+	const struct snapshot_options *o;
+	struct snapshot_result *r;
+	int lock_fd; /* the image, locked as a layer until the end */
+	struct chain *chain; /* of the image */
+	char *string; /* for the overlay's header */
+	const char *format;
+};
+
+static void override(const struct snapshot_options *o, struct image_options *out)
+{
+	if (o->asked & SNAPSHOT_VERSION)
+		out->version = o->values.version;
+	if (o->asked & SNAPSHOT_CLUSTER)
+		out->cluster_bits = o->values.cluster_bits;
+	if (o->asked & SNAPSHOT_REFCOUNT)
+		out->refcount_order = o->values.refcount_order;
+	if (o->asked & SNAPSHOT_EXTENDED_L2)
+		out->extended_l2 = o->values.extended_l2;
+	if (o->asked & SNAPSHOT_LAZY)
+		out->lazy_refcounts = o->values.lazy_refcounts;
+	if (o->asked & SNAPSHOT_COMPRESSION)
+		out->compression = o->values.compression;
+}
+
+/* Are there values, of those asked for or of those not, that version 2 does not have? */
+static bool needs_version_3(const struct image_options *v, unsigned which)
+{
+	return (which & SNAPSHOT_EXTENDED_L2 && v->extended_l2) ||
+	       (which & SNAPSHOT_LAZY && v->lazy_refcounts) ||
+	       (which & SNAPSHOT_COMPRESSION && v->compression != QCOW2_ZLIB) ||
+	       (which & SNAPSHOT_REFCOUNT && v->refcount_order != 4);
+}
+
+void snapshot_inherit(const struct image *below, const struct snapshot_options *o,
+		      struct image_options *out)
+{
+	*out = defaults;
+	if (below->format == IMAGE_QCOW2)
+		*out = (struct image_options){
+			.version = below->header.version,
+			.cluster_bits = below->header.cluster_bits,
+			.refcount_order = below->header.refcount_order,
+			.extended_l2 = below->header.incompatible & QCOW2_EXTENDED_L2,
+			.lazy_refcounts = below->header.compatible & QCOW2_LAZY_REFCOUNTS,
+			.compression = below->header.compression,
+		};
+	override(o, out);
+	if (!(o->asked & SNAPSHOT_VERSION) && needs_version_3(out, o->asked))
+		out->version = defaults.version;
+	if (out->version == 2 && !(o->asked & SNAPSHOT_EXTENDED_L2))
+		out->extended_l2 = false;
+	if (out->version == 2 && !(o->asked & SNAPSHOT_LAZY))
+		out->lazy_refcounts = false;
+	if (out->version == 2 && !(o->asked & SNAPSHOT_COMPRESSION))
+		out->compression = QCOW2_ZLIB;
+	if (out->version == 2 && !(o->asked & SNAPSHOT_REFCOUNT))
+		out->refcount_order = defaults.refcount_order;
+	/* subclusters and small clusters: whichever was asked for */
+	if (!out->extended_l2 || out->cluster_bits >= 14)
+		return;
+	if (!(o->asked & SNAPSHOT_EXTENDED_L2))
+		out->extended_l2 = false;
+	else if (!(o->asked & SNAPSHOT_CLUSTER))
+		out->cluster_bits = defaults.cluster_bits;
+}
+
+static int stopped(const struct making *m)
+{
+	return m->o->stop && *m->o->stop ? fail(EINTR, "stopped before anything was made")
+					 : 0;
+}
+
+/* Without looking at the image: is overlay a name that can be given to a new file? */
+static int check_overlay_name(struct making *m)
+{
+	const struct snapshot_options *o = m->o;
+	const char *slash = strrchr(o->overlay, '/');
+	struct stat st;
+
+	if (!*o->overlay || (slash && !slash[1]))
+		return fail(EINVAL, "'%s' names no file", o->overlay);
+	if (lstat(o->overlay, &st) < 0) {
+		/* no folder, no permission: said when the string is made */
+		return 0;
+	}
+	if (!o->reuse)
+		return fail_in(fail(EINVAL,
+				    "already exists, and is not overwritten; choose "
+				    "another name, or --reuse an empty image"),
+			       o->overlay);
+	if (o->asked)
+		return fail_in(fail(EINVAL, "already exists, and --reuse takes it as it "
+					    "is; leave -o away"),
+			       o->overlay);
+	m->r->reused = true;
+	return 0;
+}
+
+/* Anything "word:..." that is no file here: say what is the matter with it. */
+static int explain_missing(const char *path, int err)
+{
+	size_t word = strcspn(path, ":/");
+
+	if (err != -ENOENT || path[word] != ':')
+		return err;
+	return fail(ENOTSUP, "protocol \"%.*s\" is not supported, only files are",
+		    (int)word, path);
+}
+
+/* The lock first, so that what is opened then does not change any more. */
+static int lock_image(struct making *m)
+{
+	const char *path = m->o->image;
+	enum image_format format;
+	int err = image_probe(path, &format);
+
+	if (err)
+		return explain_missing(path, err);
+	m->lock_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (m->lock_fd < 0)
+		return fail_errno(errno, "cannot open");
+	return lock_take(m->lock_fd, LOCK_LAYER, 0, m->o->stop);
+}
+
+static bool has_suffix(const char *path, const char *suffix)
+{
+	size_t n = strlen(path), k = strlen(suffix);
+
+	return n > k && strcasecmp(path + n - k, suffix) == 0;
+}
+
+/*
+ * No header records what the image is, and a guest can write anything at the start of a
+ * raw disk: where name and content disagree, somebody has to look.
+ */
+static int doubt_format(struct making *m)
+{
+	const char *path = m->o->image;
+	enum image_format found = m->chain->links[0].image->format;
+
+	if (m->o->format)
+		return 0;
+	if (found == IMAGE_RAW && has_suffix(path, ".qcow2"))
+		return fail_in(fail(EUCLEAN,
+				    "is called qcow2, but does not begin like it: is it "
+				    "damaged? If it is raw, say -o backing_fmt=raw"),
+			       path);
+	if (found == IMAGE_QCOW2 && has_suffix(path, ".raw") &&
+	    asprintf(
+		    &m->r->warning,
+		    "%s: is called raw, but begins like qcow2 and was taken for that; if "
+		    "its guest wrote this, make the overlay with -o backing_fmt=raw",
+		    path) < 0)
+		m->r->warning = NULL;
+	return 0;
+}
+
+static int open_image(struct making *m)
+{
+	int err = chain_open(&m->chain, m->o->image, m->o->format, 0);
+	const struct image *img;
+	struct stat st;
+
+	if (err)
+		return err;
+	img = m->chain->links[0].image;
+	if (fstat(m->lock_fd, &st) < 0 || st.st_dev != img->dev || st.st_ino != img->ino)
+		return fail_in(fail(EAGAIN, "was replaced by another file just now; "
+					    "try again"),
+			       m->o->image);
+	if (img->format == IMAGE_QCOW2 && img->header.incompatible & QCOW2_CORRUPT)
+		return fail_in(fail(EUCLEAN, "the image is marked corrupt; repair it "
+					     "with qemu-img check -r all"),
+			       m->o->image);
+	m->format = img->format == IMAGE_QCOW2 ? "qcow2" : "raw";
+	return doubt_format(m);
+}
+
+/* The string, and that a reader of the overlay finds the image by it. */
+static int name_image(struct making *m)
+{
+	const struct snapshot_options *o = m->o;
+	const struct image *img = m->chain->links[0].image;
+	bool absolute = o->style == SNAPSHOT_ABSOLUTE ||
+			(o->style == SNAPSHOT_AS_GIVEN && o->image[0] == '/');
+	struct name name;
+	struct stat st;
+	int err = name_make(o->overlay, o->image, absolute, &m->string);
+
+	if (!err)
+		err = name_parse(m->string, o->overlay, &name);
+	if (err)
+		return err;
+	m->r->backing_path = TAKE(name.path);
+	name_release(&name);
+	if (!m->r->backing_path || stat(m->r->backing_path, &st) < 0 ||
+	    st.st_dev != img->dev || st.st_ino != img->ino)
+		return fail(EINVAL, "the backing string \"%s\" does not lead to %s",
+			    m->string, o->image);
+	return 0;
+}
+
+static int sync_below(const struct chain *c)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < c->count && !err; i++) {
+		const struct image *img = c->links[i].image;
+
+		if (fsync(img->fd) < 0 && errno != EINVAL && errno != EROFS)
+			err = fail_errno(errno, "cannot sync to the disk");
+		if (!err && img->data_fd != img->fd)
+			err = sync_data(img->data_fd);
+		if (!err)
+			err = sync_folder_of(img->path);
+		if (!err && img->data_path)
+			err = sync_folder_of(img->data_path);
+		if (err)
+			return fail_in(err, img->path);
+	}
+	return err;
+}
+
+/* What the new file says of itself. */
+static int read_back(const struct newfile *n, struct qcow2_header *header)
+{
+	uint8_t first[4096];
+	struct stat st;
+	int err;
+
+	if (fstat(n->fd, &st) < 0)
+		return fail_errno(errno, "cannot look at the file");
+	err = read_at(n->fd, first, sizeof(first), 0);
+	return err ? err : qcow2_header_decode(first, sizeof(first), header);
+}
+
+static int make_file(struct making *m, const struct image_options *options, bool named)
+{
+	struct newfile n;
+	int err = newfile_begin(&n, m->o->overlay, named);
+
+	if (!err)
+		err = newfile_like(&n, m->lock_fd);
+	if (!err)
+		err = image_create(n.fd, options);
+	if (!err)
+		err = lock_take(n.fd, LOCK_WRITER, 0, NULL);
+	if (!err)
+		err = read_back(&n, &m->r->header);
+	if (!err)
+		err = stopped(m);
+	if (!err)
+		err = newfile_publish(&n);
+	newfile_discard(&n);
+	return err;
+}
+
+static int make_overlay(struct making *m)
+{
+	const struct snapshot_options *o = m->o;
+	struct image_options options;
+	int err;
+
+	snapshot_inherit(m->chain->links[0].image, o, &options);
+	options.size = m->chain->links[0].image->size;
+	options.backing_name = m->string;
+	options.backing_format = m->format;
+	err = image_options_check(&options);
+	if (err)
+		return fail_in(err, o->overlay);
+	err = sync_below(m->chain);
+	if (err)
+		return err;
+	err = make_file(m, &options, false);
+	if (err == -EOPNOTSUPP)
+		err = make_file(m, &options, true);
+	return err ? fail_in(err, o->overlay) : 0;
+}
+
+static int make(struct making *m)
+{
+	const struct snapshot_options *o = m->o;
+	int err = check_overlay_name(m);
+
+	if (err)
+		return err;
+	err = lock_image(m);
+	if (err)
+		return fail_in(err, o->image);
+	err = open_image(m);
+	if (err)
+		return err;
+	err = name_image(m);
+	if (err)
+		return fail_in(err, o->overlay);
+	if (!m->r->reused)
+		return make_overlay(m);
+	err = sync_below(m->chain);
+	if (!err)
+		err = stopped(m);
+	if (err)
+		return err;
+	err = reuse_overlay(o->overlay, m->chain, m->string, m->format, &m->r->header);
+	return err ? fail_in(err, o->overlay) : 0;
+}
+
+int snapshot_make(const struct snapshot_options *o, struct snapshot_result *r)
+{
+	struct making m = {.o = o, .r = r, .lock_fd = -1};
+	int err;
+
+	*r = (struct snapshot_result){0};
+	err = make(&m);
+	chain_close(m.chain);
+	free(m.string);
+	if (m.lock_fd >= 0)
+		close(m.lock_fd);
+	return err;
+}
+
+void snapshot_result_release(struct snapshot_result *r)
+{
+	free(r->backing_path);
+	free(r->warning);
+	r->backing_path = r->warning = NULL;
+}

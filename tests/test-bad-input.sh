@@ -95,7 +95,6 @@ testHeaderFields()
 		snapshots-many 60 7f ff ff ff
 		snapshots-past-end 60 00 00 00 01 00 00 00 70 00 00 00 00
 		feature-unknown 72 80 00 00 00 00 00 00 00
-		corrupt 72 00 00 00 00 00 00 00 02
 		refcount-order 96 00 00 00 09
 		header-length-8 100 00 00 00 08
 		header-length-max 100 ff ff ff ff
@@ -104,6 +103,17 @@ testHeaderFields()
 		backing-overflow 8 ff ff ff ff ff ff ff f0
 		extension-length 116 ff ff ff f0
 	END
+}
+
+# The corrupt bit: nobody writes there, reading is harmless.
+testCorruptBit()
+{
+	WHAT="corrupt bit"
+	fresh
+	poke D.qcow2 72 00 00 00 00 00 00 00 02
+	writers_refuse
+	bounded chain-info D.qcow2
+	assert_out corrupt
 }
 
 testTruncated()

@@ -125,7 +125,7 @@ testKilled()
 	kill -9 "$PID"
 	finish
 	assert_status 0 chain-info --jobs
-	assert_no_out D.qcow2
+	assert_no_out running
 	assert_status 69 chain-stream --pause D.qcow2
 	assert_status 0 chain-stream -q D.qcow2
 	assert_merged D.qcow2 "$HASH" ""

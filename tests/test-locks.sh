@@ -28,18 +28,18 @@ testQemuIo()
 # refused PROGRAM: D is held by $PID, which is PROGRAM
 refused()
 {
-	# shellcheck disable=SC2251
-	until_true 5 bash -c '! qemu-img info D.qcow2' || fail "$1 does not hold the image"
+	holds "$PID" || fail "$1 does not hold the image"
 	freeze ./*.qcow2
 	LIMIT=20 assert_status 75 chain-stream -q -b A.qcow2 D.qcow2
 	assert_one_error
 	assert_err "(^|[^0-9])$PID([^0-9]|\$)"
 	assert_err "$1"
 	LIMIT=20 assert_status 75 chain-rebase -q -b A.qcow2 D.qcow2
-	assert_status 0 chain-info D.qcow2
-	assert_status 0 chain-info --json D.qcow2
+	assert_status 0 chain-info -o +holders D.qcow2
 	assert_out "$PID"
 	assert_out "$1"
+	assert_status 0 chain-info --json -o +holders D.qcow2
+	assertTrue "holders: $(cat "$WORK/out")" "grep -q '$1' '$WORK/out'"
 	LIMIT=20 assert_status 75 chain-info --check D.qcow2
 	assert_frozen
 }
@@ -69,13 +69,13 @@ testReaders()
 {
 	make_chain
 	start qemu-nbd -r -t -f qcow2 -k "$WORK/nbd.sock" B.qcow2
-	until_true 5 test -S "$WORK/nbd.sock"
+	holds "$PID"
 	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
 	assert_merged D.qcow2 "$HASH" A.qcow2
 	kill "$PID"
 	finish
 	start qemu-nbd -r -t -f qcow2 -k "$WORK/nbd2.sock" D.qcow2
-	until_true 5 test -S "$WORK/nbd2.sock"
+	holds "$PID"
 	LIMIT=20 assert_status 75 chain-stream -q D.qcow2
 	kill "$PID"
 	finish
@@ -86,7 +86,7 @@ testLayerHeld()
 {
 	make_chain
 	start qemu-nbd -t -f qcow2 -k "$WORK/nbd.sock" B.qcow2
-	until_true 5 test -S "$WORK/nbd.sock"
+	holds "$PID"
 	LIMIT=20 assert_status 75 chain-stream -q D.qcow2
 	assert_err B.qcow2
 	assert_err "$PID"
@@ -156,7 +156,7 @@ testWaitLock()
 {
 	make_chain
 	start qemu-nbd -t -f qcow2 -k "$WORK/nbd.sock" D.qcow2
-	until_true 5 test -S "$WORK/nbd.sock"
+	holds "$PID"
 	(
 		sleep 1
 		kill "$PID"
@@ -165,7 +165,7 @@ testWaitLock()
 	assert_merged D.qcow2 "$HASH" A.qcow2
 	finish
 	start qemu-nbd -t -f qcow2 -k "$WORK/nbd.sock" D.qcow2
-	until_true 5 test -S "$WORK/nbd.sock"
+	holds "$PID"
 	LIMIT=20 assert_status 75 chain-stream -q --wait-lock=1s D.qcow2
 	kill "$PID"
 	finish

@@ -24,7 +24,14 @@ testLint()
 	assertTrue chain-page.7 "[ -f '$TOP/man/chain-page.7' ]"
 }
 
-# The long options of the rendered page, and those of --help
+# options_of COMMAND...: the long options in what it prints
+options_of()
+{
+	"$@" | grep -oE -- '--[a-z]+[a-z-]*' | sort -u
+}
+
+# Each option is in the page of its program, or in the page that it refers to for options
+# it shares; and what a page introduces as an item of a list, the program knows.
 testOptions()
 {
 	local p
@@ -32,13 +39,20 @@ testOptions()
 	need mandoc || return 0
 	for p in $PROGRAMS; do
 		run $p --help
-		grep -oE '^ +(-., +)?--[a-z-]+' "$WORK/out" | grep -oE -- '--[a-z-]+' | sort -u >help
+		grep -E '^ +(-., +)?--[a-z-]+' "$WORK/out" >help.text
+		options_of sed -E 's/^( +(-., +)?--[a-z-]+).*/\1/' help.text >help
 		[ -s help ] || fail "$p --help names no option"
-		# in the page an option is introduced by the item of a list: a line that is not
-		# indented by more than the list is
-		mandoc -T ascii "$TOP/man/$p.1" | col -b | grep -E '^ {1,9}-' |
-			grep -oE -- '--[a-z-]+' | sort -u >page
-		assertEquals "options of $p in --help and in its page" "$(cat help)" "$(cat page)"
+		mandoc -T ascii "$TOP/man/$p.1" | col -b >page
+		if grep -qE 'chain-stream\(1\)' page && [ $p = chain-rebase ]; then
+			mandoc -T ascii "$TOP/man/chain-stream.1" | col -b >>page
+			sed -i '/--\(depth\|pause\|resume\|cancel\|set-rate\)/d' page
+		fi
+		# a line that begins with an option, up to the first word that is none
+		grep -E '^ {1,9}-' page | sed -E 's/([^ ,]) .*/\1/' >items
+		assertEquals "in $p --help and not in its page" "" \
+			"$(comm -23 help <(options_of cat page))"
+		assertEquals "in the page of $p and not in --help" "" \
+			"$(comm -13 help <(options_of cat items))"
 	done
 }
 

@@ -128,16 +128,17 @@ testAbsoluteStaysAbsolute()
 	assert_merged D.qcow2 "$HASH" "$PWD/A.qcow2"
 }
 
-# Which layer is meant is decided by inode, not spelling.
+# Which layer is meant is decided by inode, not spelling. (A relative string counts from the
+# folder that the image was named in, for QEMU and for us, so the link to D lies beside it.)
 testSymlinks()
 {
 	make_chain
 	mkdir links
 	ln -s ../A.qcow2 links/base
-	ln -s ../D.qcow2 links/top
-	assert_status 0 chain-stream -q -b links/base links/top
+	ln -s D.qcow2 top
+	assert_status 0 chain-stream -q -b links/base top
 	assert_merged D.qcow2 "$HASH" A.qcow2
-	assertTrue "the link is still one" "[ -L links/top ]"
+	assertTrue "the link is still one" "[ -L top ]"
 }
 
 testHardLink()

@@ -5,7 +5,11 @@
  *	S0  only when refcount structures grow: image/grow.c
  *	S1  refcounts up; complete new L2 tables; then fdatasync (the data of the
  *	    links has been written before; an external data file is synced first)
- *	S2  L2 words in existing tables, L1 words; then fdatasync
+ *	S2  L2 words in existing tables, L1 words; then fdatasync. Where internal
+ *snapshots take part, their words first, with a sync of their own: a crash in between
+ *leaves too high a refcount only on clusters that no active word names, and those
+ *	    image/sweep.c can lower (an active word would need its COPIED flag changed
+ *with it)
  *
  * Nothing else in the library makes a cluster visible.
  */
@@ -27,6 +31,7 @@ struct group {
 	uint64_t l2; /* host offset */
 	uint64_t paths; /* L1 entries that lead to it */
 	bool wanted; /* one of them belongs to the pass */
+	bool active; /* one of them is the active table */
 	bool fresh; /* made by this commit */
 };
 
@@ -37,7 +42,9 @@ struct commit {
 	struct group *groups;
 	size_t n_groups;
 	uint64_t l1_index; /* what groups are about; UINT64_MAX: nothing yet */
-	struct changes fresh_words, words, l1_words;
+	struct changes fresh_words; /* into new L2 tables: S1 */
+	struct changes words[2],
+		l1_words[2]; /* S2: [1] for the active table, [0] others */
 	struct raises raises;
 };
 
@@ -86,6 +93,7 @@ static int resolve(const struct committer *c, uint64_t l1_index, struct group *g
 			groups[n++] = (struct group){.l2 = l2};
 		groups[i].paths++;
 		groups[i].wanted |= wanted;
+		groups[i].active |= t == 0;
 	}
 	if (missing.paths)
 		groups[n++] = missing;
@@ -135,7 +143,7 @@ static int add_table(struct commit *k, struct group *g)
 			continue;
 		err = image_l2_offset(k->img, t, k->l1_index, &l2);
 		if (!err && !l2)
-			err = changes_add(&k->l1_words,
+			err = changes_add(&k->l1_words[t == 0],
 					  k->img->tables[t].l1_offset + 8 * k->l1_index,
 					  (struct qcow2_word){l1_word, 0});
 	}
@@ -248,7 +256,8 @@ static int link_cluster(struct commit *k, const struct link *l, uint64_t i)
 		if (to->wanted)
 			err = matches(k, to, l, index, &yes);
 		if (!err && yes)
-			err = changes_add(to->fresh ? &k->fresh_words : &k->words,
+			err = changes_add(to->fresh ? &k->fresh_words
+						    : &k->words[to->active],
 					  to->l2 + index * qcow2_word_bytes(h), w);
 	}
 	return err;
@@ -302,12 +311,17 @@ static int write_out(struct commit *k)
 	if (!err)
 		err = sync_counted(k->c, img->fd);
 	/* S2 */
-	if (!err)
-		err = changes_write(&k->words, img, bytes);
-	if (!err)
-		err = changes_write(&k->l1_words, img, 8);
-	if (!err && (k->words.count || k->l1_words.count))
-		err = sync_counted(k->c, img->fd);
+	for (int active = 0; active < 2 && !err; active++) {
+		struct changes *words = &k->words[active], *l1 = &k->l1_words[active];
+
+		if (!words->count && !l1->count)
+			continue;
+		err = changes_write(words, img, bytes);
+		if (!err)
+			err = changes_write(l1, img, 8);
+		if (!err)
+			err = sync_counted(k->c, img->fd);
+	}
 	return err;
 }
 
@@ -329,8 +343,10 @@ int link_commit(struct committer *c, struct batch *b)
 		err = write_out(&k);
 	free(k.groups);
 	changes_release(&k.fresh_words);
-	changes_release(&k.words);
-	changes_release(&k.l1_words);
+	for (int active = 0; active < 2; active++) {
+		changes_release(&k.words[active]);
+		changes_release(&k.l1_words[active]);
+	}
 	raises_release(&k.raises);
 	if (!err)
 		batch_reset(b);

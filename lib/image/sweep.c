@@ -5,8 +5,9 @@
  * leaks; the file is cut only after they are durable.
  *
  * A refcount above its references is lowered too where they are all compressed
- * data. Elsewhere it stays: at 1 the word would need the copied flag, and no order of
- * the two writes is sound at every instant.
+ * data or all from internal snapshots. Where the active table refers it stays: at 1 the
+ * word would need the copied flag, and no order of the two writes is sound at every
+ * instant. The commit sees to it that this does not happen (image/link.c, S2).
  */
 #include "image/check.h"
 

@@ -52,7 +52,8 @@ void tally_add(struct tally *t, struct image *img, const struct ref *r)
 	for (uint64_t c = first; c < end; c++) {
 		uint32_t *n = &t->counts[c - t->first];
 
-		if (r->kind != REF_DEFLATED)
+		/* Words of snapshots have no COPIED flag that counts. */
+		if (r->kind != REF_DEFLATED && r->table == 0)
 			*n |= TALLY_PLAIN;
 		if ((*n & TALLY_MAX) >= t->max)
 			t->overflows++;

@@ -359,6 +359,8 @@ static int run(struct merge *m)
 
 	progress_state(&m->progress, MERGE_CREATED);
 	err = setup_open(&m->setup, m->options, r);
+	if (!err)
+		r->old_file_size = r->new_file_size = active(m)->file_size;
 	if (err || r->nothing_to_do)
 		return err;
 	if (m->options->dry_run) {

@@ -42,9 +42,9 @@ testOptions()
 		grep -E '^ +(-., +)?--[a-z-]+' "$WORK/out" >help.text
 		options_of sed -E 's/^( +(-., +)?--[a-z-]+).*/\1/' help.text >help
 		[ -s help ] || fail "$p --help names no option"
-		mandoc -T ascii "$TOP/man/$p.1" | col -b >page
-		if grep -qE 'chain-stream\(1\)' page && [ $p = chain-rebase ]; then
-			mandoc -T ascii "$TOP/man/chain-stream.1" | col -b >>page
+		mandoc -T ascii -O width=400 "$TOP/man/$p.1" | col -b >page
+		if grep -qE 'chain-stream\(1\)' page && [ "$p" = chain-rebase ]; then
+			mandoc -T ascii -O width=400 "$TOP/man/chain-stream.1" | col -b >>page
 			sed -i '/--\(depth\|pause\|resume\|cancel\|set-rate\)/d' page
 		fi
 		# a line that begins with an option, up to the first word that is none

@@ -12,8 +12,8 @@
 #include "base/size.h"
 #include "image/cache.h"
 
-/* Words looked at in one go: enough to be quick, few enough to be cheap to copy. */
-#define WORDS 64
+/* L1 words looked at in one go. */
+#define WORDS 256
 
 int image_l2_offset(struct image *img, unsigned table, uint64_t index, uint64_t *l2)
 {
@@ -147,20 +147,34 @@ static int map_word(const struct image *img, const struct qcow2_mapping *m, uint
 	return 0;
 }
 
-/* Does the cluster that m maps go on where the extent e ends? */
-static bool goes_on(const struct extent *e, const struct qcow2_mapping *m)
+/*
+ * The word that goes on where a run of this kind ends is the last one plus a step: that
+ * is how long runs are followed without decoding each word. 0: no word goes on.
+ */
+static bool step_of(const struct image *img, const struct extent *e, uint64_t *step)
 {
-	switch (e->kind) {
-	case EXTENT_HOLE:
-		return m->kind == QCOW2_HOLE;
-	case EXTENT_ZERO:
-		return m->kind == QCOW2_ZEROES;
-	case EXTENT_DATA:
-		return m->kind == QCOW2_DATA && m->host == e->host + e->length;
-	case EXTENT_COMPRESSED:
-		break;
+	*step = e->kind == EXTENT_DATA ? image_cluster_size(img) : 0;
+	return e->kind != EXTENT_COMPRESSED && !e->reserved;
+}
+
+/* Words looked at in one go: few at first, more when the run is long. */
+#define WORDS_FIRST 16u
+#define WORDS_MAX 512u
+
+/* How many of the n words at p go on from w? */
+static unsigned count_equal(const struct image *img, const uint8_t *p, unsigned n,
+			    struct qcow2_word w, uint64_t step)
+{
+	unsigned i = 0;
+
+	for (; i < n; i++) {
+		struct qcow2_word next = word_at(img, p, i);
+
+		w.word += step;
+		if (next.word != w.word || next.bitmap != w.bitmap)
+			break;
 	}
-	return false;
+	return i;
 }
 
 /* Follow the words of one L2 table from out->start on. out->length: at most. */
@@ -168,47 +182,43 @@ static int map_l2(struct image *img, uint64_t l2, struct extent *out)
 {
 	const struct qcow2_header *h = &img->header;
 	uint64_t cluster = image_cluster_size(img), limit = out->length;
-	uint64_t entries = qcow2_l2_entries(h);
+	uint64_t entries = qcow2_l2_entries(h), step;
 	uint64_t index = (out->start >> img->cluster_bits) & (entries - 1);
-	unsigned bytes = qcow2_word_bytes(h);
-	uint64_t in = out->start & (cluster - 1), done = 0;
-	uint8_t words[WORDS * 16];
-	bool first = true;
+	unsigned bytes = qcow2_word_bytes(h), chunk = WORDS_FIRST;
+	uint64_t in = out->start & (cluster - 1);
+	uint8_t words[WORDS_MAX * 16];
+	struct qcow2_mapping m;
+	struct qcow2_word w;
+	int err = image_l2_word(img, l2, index, &w);
 
-	while (done < limit && index < entries) {
-		unsigned n = (unsigned)min_u64(WORDS, entries - index);
-		int err;
+	if (!err)
+		err = qcow2_word_decode(h, w, &m);
+	if (!err)
+		err = map_word(img, &m, in, out);
+	if (err || m.kind == QCOW2_SUBDIVIDED || !step_of(img, out, &step) ||
+	    out->length < min_u64(limit, cluster - in))
+		return err;
+	for (index++; out->length < limit && index < entries;) {
+		unsigned n = (unsigned)min_u64(chunk, entries - index), equal;
 
-		n = (unsigned)min_u64(n, div_up(limit - done + in, cluster));
+		n = (unsigned)min_u64(n, div_up(limit - out->length, cluster));
 		err = cache_read(img->cache, l2 + index * bytes, words,
 				 (size_t)n * bytes);
-		for (unsigned i = 0; i < n && !err; i++) {
-			struct qcow2_mapping m;
-
-			err = qcow2_word_decode(h, word_at(img, words, i), &m);
-			if (err)
-				break;
-			if (first) {
-				err = map_word(img, &m, in, out);
-				if (err || (m.kind == QCOW2_SUBDIVIDED) ||
-				    out->length < min_u64(limit, cluster - in))
-					return err;
-				done = out->length;
-				first = false;
-				in = 0;
-				continue;
-			}
-			if (!goes_on(out, &m))
-				return 0;
-			if (out->kind == EXTENT_DATA && img->data_fd == img->fd &&
-			    m.host >= img->file_size)
-				return 0; /* the next look will say what is wrong */
-			done = min_u64(limit, done + cluster);
-			out->length = done;
-		}
 		if (err)
 			return err;
+		equal = count_equal(img, words, n, w, step);
+		/* What lies past the end of the file is for the next look to complain of.
+		 */
+		if (out->kind == EXTENT_DATA && img->data_fd == img->fd)
+			while (equal && out->host + out->length + (equal - 1) * cluster >=
+						img->file_size)
+				equal--;
+		out->length = min_u64(limit, out->length + equal * cluster);
+		if (equal < n)
+			break;
+		w.word += equal * step;
 		index += n;
+		chunk = WORDS_MAX;
 	}
 	return 0;
 }

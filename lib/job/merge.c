@@ -27,9 +27,8 @@ struct merge {
 	struct target_local target;
 	struct progress progress;
 	struct merge_counts counts; /* of the passes that are done */
-	uint64_t left_out;
-	uint64_t lower; /* bytes that the file grows by at most, by metadata */
-	uint64_t lost;
+	uint64_t total; /* guest bytes to look at, all passes */
+	uint64_t grows; /* bytes that the file grows by at most, by metadata */
 };
 
 static struct image *active(const struct merge *m)
@@ -161,6 +160,20 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n, bool dry)
 	return err;
 }
 
+static int survey_all(struct merge *m)
+{
+	CLEANUP_FREE unsigned *tables = NULL;
+	unsigned count, per_pass;
+	int err = 0;
+
+	tables = passes_of(m, &count, &per_pass);
+	if (!tables)
+		return fail(ENOMEM, "out of memory");
+	for (unsigned i = 0; i < count && !err; i++)
+		err = survey(m, tables + i * per_pass, per_pass, &m->total, &m->grows);
+	return err;
+}
+
 static int for_all_passes(struct merge *m, bool dry)
 {
 	CLEANUP_FREE unsigned *tables = NULL;
@@ -170,11 +183,7 @@ static int for_all_passes(struct merge *m, bool dry)
 	tables = passes_of(m, &count, &per_pass);
 	if (!tables)
 		return fail(ENOMEM, "out of memory");
-	for (unsigned i = 0; i < count && !err; i++) {
-		err = survey(m, tables + i * per_pass, per_pass, &m->counts.total,
-			     &m->lower);
-	}
-	m->progress.counts.total = m->counts.total;
+	m->progress.counts = m->counts = (struct merge_counts){.total = m->total};
 	for (unsigned i = 0; i < count && !err; i++)
 		err = run_pass(m, tables + i * per_pass, per_pass, dry);
 	return err;
@@ -220,23 +229,12 @@ static int predict(struct merge *m)
 static int check_space(struct merge *m)
 {
 	struct merge_result *r = m->result;
-	struct merge_counts none = {0};
-	CLEANUP_FREE unsigned *tables = NULL;
-	unsigned count, per_pass;
-	uint64_t total = 0, grows = 0;
 	int err = 0;
 
-	r->space_free = space_free(m);
-	tables = passes_of(m, &count, &per_pass);
-	if (!tables)
-		return fail(ENOMEM, "out of memory");
-	for (unsigned i = 0; i < count && !err; i++)
-		err = survey(m, tables + i * per_pass, per_pass, &total, &grows);
-	r->space_needed = grows;
-	if (err || grows <= r->space_free)
-		return err;
+	r->space_needed = m->grows;
+	if (m->grows <= r->space_free)
+		return 0;
 	err = predict(m);
-	m->counts = m->progress.counts = none;
 	if (!err && r->space_needed > r->space_free) {
 		char need[SIZE_TEXT], have[SIZE_TEXT];
 
@@ -363,8 +361,11 @@ static int run(struct merge *m)
 		r->old_file_size = r->new_file_size = active(m)->file_size;
 	if (err || r->nothing_to_do)
 		return err;
+	r->space_free = space_free(m);
+	err = survey_all(m);
+	if (err)
+		return err;
 	if (m->options->dry_run) {
-		r->space_free = space_free(m);
 		progress_state(&m->progress, MERGE_RUNNING);
 		err = predict(m);
 		if (!err)

@@ -27,7 +27,7 @@
 
 /* How much guest data a COPY or COMPARE item holds, at most (and one cluster of a layer).
  */
-#define PLAN_COPY_MAX (1u << 20)
+#define PLAN_COPY_MAX (256u << 10)
 #define PLAN_BUFFER (2u << 20)
 #define PLAN_CLONE_MAX (64u << 20)
 

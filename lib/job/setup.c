@@ -333,22 +333,24 @@ int setup_open(struct setup *s, const struct merge_options *o, struct merge_resu
 	err = open_and_lock(s);
 	if (!err)
 		err = find_base(s);
-	if (err || r->nothing_to_do)
-		return err;
-	err = name_base(s);
+	if (!err && !r->nothing_to_do)
+		err = name_base(s);
+	if (!err && !r->nothing_to_do && is_rebased(s))
+		err = nothing(s, "NEWBASE is the backing file already");
 	if (err)
 		return err;
-	if (is_rebased(s))
-		return nothing(s, "NEWBASE is the backing file already");
+	/* What a crash left is mended even where there is nothing else to do. */
 	if (!o->dry_run) {
 		err = image_make_writable(active(s));
 		if (err)
 			return fail_in(err, o->image);
-	} else if (active(s)->header.has_mark ||
-		   active(s)->header.incompatible & QCOW2_DIRTY) {
+	}
+	if (r->nothing_to_do)
+		return 0;
+	if (o->dry_run &&
+	    (active(s)->header.has_mark || active(s)->header.incompatible & QCOW2_DIRTY))
 		warn(r, o->image,
 		     "the image will be repaired first; its new size can differ");
-	}
 	err = check_header(s);
 	return err ? err : probe_reflink(s);
 }

@@ -70,19 +70,3 @@ void drop_cached(int fd, uint64_t offset, uint64_t length)
 {
 	posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
 }
-
-uint64_t next_data(int fd, uint64_t offset, uint64_t end)
-{
-	off_t at = lseek(fd, (off_t)offset, SEEK_DATA);
-
-	if (at < 0)
-		return errno == ENXIO ? end : offset;
-	return (uint64_t)at < end ? (uint64_t)at : end;
-}
-
-uint64_t next_hole(int fd, uint64_t offset, uint64_t end)
-{
-	off_t at = lseek(fd, (off_t)offset, SEEK_HOLE);
-
-	return at < 0 || (uint64_t)at > end ? end : (uint64_t)at;
-}

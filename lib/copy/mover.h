@@ -28,11 +28,4 @@ void write_behind(int fd, uint64_t offset, uint64_t length);
 /* Drop clean cached pages of the range, so that a verify reads the disk. */
 void drop_cached(int fd, uint64_t offset, uint64_t length);
 
-/* Where the next data of the file lies at or after offset (SEEK_DATA); `end` if none
- * before it. */
-uint64_t next_data(int fd, uint64_t offset, uint64_t end);
-
-/* Where the next hole lies at or after offset (SEEK_HOLE); `end` if none before it. */
-uint64_t next_hole(int fd, uint64_t offset, uint64_t end);
-
 #endif

@@ -10,8 +10,6 @@
 #include "image/cache.h"
 #include "image/refs.h"
 
-#define WRITE_MAX 4096u
-
 int changes_add(struct changes *c, uint64_t offset, struct qcow2_word word)
 {
 	if (c->count == c->cap) {
@@ -35,30 +33,55 @@ static int by_offset(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* A slice may hold several small clusters: what lies in another one is not the table's.
+ */
+static bool within_cluster(const struct image *img, uint64_t a, uint64_t b)
+{
+	return a >> img->cluster_bits == b >> img->cluster_bits;
+}
+
+/*
+ * Words of one slice of the table go out in one write, with what stands between them as
+ * it is: we are the only writer, and the same value over itself harms nobody.
+ */
+static int write_slice(const struct change *items, size_t n, struct image *img,
+		       unsigned bytes)
+{
+	uint64_t start = items[0].offset;
+	size_t len = items[n - 1].offset + bytes - start;
+	uint8_t buf[CACHE_SLICE];
+	int err = n * bytes == len ? 0 : cache_read(img->cache, start, buf, len);
+
+	for (size_t i = 0; i < n; i++) {
+		uint8_t *at = buf + (items[i].offset - start);
+
+		be64_put(at, items[i].word.word);
+		if (bytes == 16)
+			be64_put(at + 8, items[i].word.bitmap);
+	}
+	return err ? err : cache_write(img->cache, start, buf, len);
+}
+
 int changes_write(struct changes *c, struct image *img, unsigned bytes)
 {
-	uint8_t buf[WRITE_MAX];
 	size_t i = 0;
 
 	/* Nearly always sorted already; qsort copes well with that. */
 	if (c->count > 1)
 		qsort(c->items, c->count, sizeof(*c->items), by_offset);
 	while (i < c->count) {
-		uint64_t start = c->items[i].offset;
-		size_t len = 0;
+		uint64_t slice = c->items[i].offset / CACHE_SLICE;
+		size_t n = 1;
 		int err;
 
-		while (i < c->count && len < WRITE_MAX &&
-		       c->items[i].offset == start + len) {
-			be64_put(buf + len, c->items[i].word.word);
-			if (bytes == 16)
-				be64_put(buf + len + 8, c->items[i].word.bitmap);
-			len += bytes;
-			i++;
-		}
-		err = cache_write(img->cache, start, buf, len);
+		while (i + n < c->count &&
+		       c->items[i + n].offset / CACHE_SLICE == slice &&
+		       within_cluster(img, c->items[i].offset, c->items[i + n].offset))
+			n++;
+		err = write_slice(c->items + i, n, img, bytes);
 		if (err)
 			return err;
+		i += n;
 	}
 	return 0;
 }

@@ -6,6 +6,7 @@
 #ifndef IMAGE_CHANGES_H
 #define IMAGE_CHANGES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

@@ -314,7 +314,7 @@ int image_open(struct image **out, const char *path, enum image_format format,
 	img->format = format;
 	img->cluster_bits = 16;
 	img->writable = flags & IMAGE_WRITE;
-	pthread_mutex_init(&img->raw_lock, NULL);
+	pthread_mutex_init(&img->run_lock, NULL);
 	err = open_into(img, path, flags, cache_bytes);
 	if (err) {
 		image_close(img);
@@ -339,6 +339,6 @@ void image_close(struct image *img)
 		close(img->fd);
 	free(img->data_path);
 	free(img->path);
-	pthread_mutex_destroy(&img->raw_lock);
+	pthread_mutex_destroy(&img->run_lock);
 	free(img);
 }

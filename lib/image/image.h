@@ -55,10 +55,13 @@ struct image {
 	struct qcow2_snapshot *snapshots; /* n_tables - 1 of them */
 	struct cache *cache;
 
-	/* raw only: the last answer of SEEK_DATA, under raw_lock (layers never change) */
-	uint64_t raw_start, raw_end;
-	bool raw_is_data;
-	pthread_mutex_t raw_lock;
+	/*
+	 * The last answer of SEEK_DATA on data_fd, under run_lock. For layers only, which
+	 * never change (image/map.h, image_data_run).
+	 */
+	uint64_t run_start, run_end;
+	bool run_is_data;
+	pthread_mutex_t run_lock;
 };
 
 #define IMAGE_WRITE 1u /* open for writing; refuses corrupt images */

@@ -223,35 +223,47 @@ static int map_l2(struct image *img, uint64_t l2, struct extent *out)
 	return 0;
 }
 
+static void seek_run(struct image *img, uint64_t at)
+{
+	off_t data = lseek(img->data_fd, (off_t)at, SEEK_DATA), hole;
+
+	img->run_start = at;
+	if (data < 0 && errno != ENXIO) { /* no such call here: all of it is data */
+		img->run_is_data = true;
+		img->run_end = img->data_size;
+	} else if (data < 0 || (uint64_t)data > at) {
+		img->run_is_data = false;
+		img->run_end = data < 0 ? UINT64_MAX : (uint64_t)data;
+	} else {
+		hole = lseek(img->data_fd, (off_t)at, SEEK_HOLE);
+		img->run_is_data = true;
+		img->run_end = hole < 0 ? img->data_size : (uint64_t)hole;
+	}
+	if (img->run_end <= at) { /* past the end: the padding of the last sector */
+		img->run_is_data = false;
+		img->run_end = UINT64_MAX;
+	}
+}
+
+void image_data_run(struct image *img, uint64_t offset, bool *is_data, uint64_t *end)
+{
+	LOCK_SCOPE(&img->run_lock);
+
+	if (offset < img->run_start || offset >= img->run_end)
+		seek_run(img, offset);
+	*is_data = img->run_is_data;
+	*end = img->run_end;
+}
+
 static int map_raw(struct image *img, struct extent *out)
 {
-	LOCK_SCOPE(&img->raw_lock);
-	uint64_t at = out->start;
+	uint64_t end;
+	bool data;
 
-	if (at < img->raw_start || at >= img->raw_end) {
-		off_t data = lseek(img->fd, (off_t)at, SEEK_DATA), hole;
-
-		img->raw_start = at;
-		if (data < 0 &&
-		    errno != ENXIO) { /* no such call here: all of it is data */
-			img->raw_is_data = true;
-			img->raw_end = img->file_size;
-		} else if (data < 0 || (uint64_t)data > at) {
-			img->raw_is_data = false;
-			img->raw_end = data < 0 ? img->size : (uint64_t)data;
-		} else {
-			hole = lseek(img->fd, (off_t)at, SEEK_HOLE);
-			img->raw_is_data = true;
-			img->raw_end = hole < 0 ? img->file_size : (uint64_t)hole;
-		}
-		if (img->raw_end <= at) { /* the padding of the last sector */
-			img->raw_is_data = false;
-			img->raw_end = img->size;
-		}
-	}
-	out->kind = img->raw_is_data ? EXTENT_DATA : EXTENT_ZERO;
-	out->host = at;
-	out->length = min_u64(out->length, img->raw_end - at);
+	image_data_run(img, out->start, &data, &end);
+	out->kind = data ? EXTENT_DATA : EXTENT_ZERO;
+	out->host = out->start;
+	out->length = min_u64(out->length, end - out->start);
 	return 0;
 }
 

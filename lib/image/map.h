@@ -37,6 +37,14 @@ struct extent {
 int image_map(struct image *img, unsigned table, uint64_t offset, uint64_t length,
 	      struct extent *out);
 
+/*
+ * Is there data in the file that data_fd names at this offset, or a hole (*is_data), and
+ * up to where
+ * (*end)? From SEEK_DATA and SEEK_HOLE, the last answer remembered: for files that do not
+ * change. Past the end of the file is a hole.
+ */
+void image_data_run(struct image *img, uint64_t offset, bool *is_data, uint64_t *end);
+
 /* The host offset of the L2 table that maps L1 entry index; 0: none (or past the L1's
  * end). */
 int image_l2_offset(struct image *img, unsigned table, uint64_t index, uint64_t *l2);

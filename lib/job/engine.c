@@ -16,6 +16,7 @@ int engine_init(struct engine *e)
 {
 	pthread_condattr_t attr;
 
+	pthread_mutex_init(&e->clone_lock, NULL);
 	pthread_mutex_init(&e->turn_lock, NULL);
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_condattr_init(&attr);
@@ -43,6 +44,7 @@ void engine_release(struct engine *e)
 	free(e->sentence);
 	free(e->ignored_sentence);
 	free(e->fault_sentence);
+	pthread_mutex_destroy(&e->clone_lock);
 	pthread_mutex_destroy(&e->turn_lock);
 	pthread_mutex_destroy(&e->lock);
 	pthread_cond_destroy(&e->turn_changed);

@@ -58,6 +58,12 @@ struct engine {
 	bool verify;
 	enum merge_on_error on_error;
 
+	/*
+	 * Held around each clone: the kernel locks the whole file for one, and two
+	 * threads that spin on that lock take longer than one after the other.
+	 */
+	pthread_mutex_t clone_lock;
+
 	pthread_mutex_t turn_lock;
 	pthread_cond_t turn_changed;
 	uint64_t turn_next; /* seq of the item whose turn it is */

@@ -26,7 +26,7 @@ struct pieces {
 
 enum item_kind {
 	ITEM_COPY, /* read (and inflate) the pieces, write what is not zero */
-	ITEM_CLONE, /* one piece: share its clusters by reflink */
+	ITEM_CLONE, /* share the clusters of each piece by reflink */
 	ITEM_BLOB, /* each piece is a compressed cluster that moves as it is */
 	ITEM_ZERO, /* reads zero, and would not in the new chain */
 	ITEM_COMPARE, /* copy the clusters in which pieces and other differ */
@@ -36,6 +36,11 @@ enum item_kind {
 struct item {
 	enum item_kind kind;
 	uint64_t seq; /* place in the plan, from 0 */
+	/*
+	 * CLONE items hold pieces that need not follow each other, so that scattered
+	 * clusters are not an item each: length is their sum. All others are one run of
+	 * guest bytes.
+	 */
 	uint64_t start; /* guest offset, a multiple of the active image's cluster */
 	uint64_t length; /* bytes; a multiple of the cluster but at the end of the disk */
 	uint32_t want; /* FILL: a bit for each subcluster */

@@ -229,8 +229,8 @@ static int take(struct plan *p, const struct step *s, struct item *item, bool *f
 	int err;
 
 	*full = true;
-	if (item->length && (s->kind != item->kind || item->length >= max ||
-			     s->kind == ITEM_CLONE || s->kind == ITEM_FILL))
+	if (item->length &&
+	    (s->kind != item->kind || item->length >= max || s->kind == ITEM_FILL))
 		return 0;
 	if (length > max - item->length) {
 		if (!s->indivisible)
@@ -243,7 +243,8 @@ static int take(struct plan *p, const struct step *s, struct item *item, bool *f
 		item->start = p->pos;
 	err = extend(p, item, p->pos, length);
 	p->pos += length;
-	*full = item->length >= max;
+	*full = item->length >= max ||
+		(item->kind == ITEM_CLONE && item->old.count >= PLAN_CLONE_PIECES);
 	return err;
 }
 
@@ -263,7 +264,7 @@ int plan_next(struct plan *p, struct item *item)
 		if (err)
 			return err;
 		if (!s.work) {
-			if (item->length)
+			if (item->length && item->kind != ITEM_CLONE)
 				break;
 			p->skipped += s.length;
 			p->pos += s.length;
@@ -301,6 +302,13 @@ int plan_reads_zero(struct plan *p, uint64_t offset, uint64_t length, bool *zero
 	if (!err && run < length)
 		*zero = false;
 	return err;
+}
+
+uint64_t plan_skipped(struct plan *p)
+{
+	LOCK_SCOPE(&p->lock);
+
+	return p->skipped;
 }
 
 uint64_t plan_item_bytes(const struct plan *p, const struct item *item)

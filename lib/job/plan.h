@@ -30,6 +30,7 @@
 #define PLAN_COPY_MAX (256u << 10)
 #define PLAN_BUFFER (2u << 20)
 #define PLAN_CLONE_MAX (64u << 20)
+#define PLAN_CLONE_PIECES 256u
 
 struct plan {
 	/* fixed by plan_init */
@@ -76,6 +77,9 @@ int plan_reads_zero(struct plan *p, uint64_t offset, uint64_t length, bool *zero
 /* The same, and for how far from offset on (*run). */
 int plan_zero_run(struct plan *p, uint64_t offset, uint64_t length, bool *zero,
 		  uint64_t *run);
+
+/* Guest bytes passed over so far without a look at data. Any thread. */
+uint64_t plan_skipped(struct plan *p);
 
 /* Guest bytes that the item is about: FILL counts subclusters. */
 uint64_t plan_item_bytes(const struct plan *p, const struct item *item);

@@ -109,7 +109,7 @@ void progress_watch(void *opaque)
 
 	engine_counts(p->engine, &p->counts);
 	p->counts.total = max_u64(total, p->counts.done);
-	p->counts.skipped += p->engine->plan->skipped;
+	p->counts.skipped += plan_skipped(p->engine->plan);
 	measure(p);
 	listen(p);
 	report_fault(p);

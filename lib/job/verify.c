@@ -121,15 +121,14 @@ static int check_cluster(struct verify *v, const struct item *item, uint64_t gue
 	return memcmp(v->got, want, length) ? differs(guest) : 0;
 }
 
-static int check_item(struct verify *v, const struct item *item)
+static int check_run(struct verify *v, const struct item *item, uint64_t from,
+		     uint64_t length)
 {
 	uint64_t cluster = image_cluster_size(v->img);
 	uint64_t step = max_u64(cluster, PLAN_COPY_MAX);
 
-	if (item->kind == ITEM_ZERO) /* zero by metadata on both sides */
-		return 0;
-	for (uint64_t at = 0; at < item->length; at += step) {
-		uint64_t start = item->start + at, n = min_u64(step, item->length - at);
+	for (uint64_t at = 0; at < length; at += step) {
+		uint64_t start = from + at, n = min_u64(step, length - at);
 		int err = source_read(&v->source, &item->old, start, n, v->want);
 
 		if (!err && item->other.count)
@@ -141,6 +140,21 @@ static int check_item(struct verify *v, const struct item *item)
 			return err;
 	}
 	return 0;
+}
+
+static int check_item(struct verify *v, const struct item *item)
+{
+	const struct pieces *p = &item->old;
+	int err = 0;
+
+	if (item->kind == ITEM_ZERO) /* zero by metadata on both sides */
+		return 0;
+	if (item->kind != ITEM_CLONE)
+		return check_run(v, item, item->start, item->length);
+	for (size_t i = 0; i < p->count && !err; i++)
+		err = check_run(v, item, p->items[i].extent.start,
+				p->items[i].extent.length);
+	return err;
 }
 
 static void drop_leases(const struct verify *v)

@@ -39,7 +39,7 @@ int worker_add_link(struct worker *w, const struct link *link)
 }
 
 /* Lease for a run of data clusters, and link each piece of the lease. */
-static int lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n)
+int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n)
 {
 	struct target *t = w->engine->target;
 
@@ -60,13 +60,13 @@ static int lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t 
 }
 
 /* Zero words on v3; on v2 clusters of their own, each left a hole in the file. */
-static int zero_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n)
+int worker_zero_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n)
 {
 	struct target *t = w->engine->target;
 
 	w->done.zeroed += n << w->bits;
 	if (!t->has_zeroes)
-		return lease_run(w, s, guest, n);
+		return worker_lease_run(w, s, guest, n);
 	while (n) {
 		struct link link = {.kind = LINK_ZERO, .guest = guest};
 		int err;
@@ -93,9 +93,9 @@ static int lease_verdicts(struct worker *w, struct slot *s)
 
 		n = same_verdict(w, i);
 		if (w->verdicts[i] == VERDICT_DATA)
-			err = lease_run(w, s, guest, n);
+			err = worker_lease_run(w, s, guest, n);
 		else if (w->verdicts[i] == VERDICT_ZERO)
-			err = zero_run(w, s, guest, n);
+			err = worker_zero_run(w, s, guest, n);
 		else
 			w->done.left_out += min_u64(
 				n << w->bits, w->item.start + w->item.length - guest);
@@ -104,11 +104,8 @@ static int lease_verdicts(struct worker *w, struct slot *s)
 }
 
 /* Zero in what was read: left out where the new chain reads zero, else a zero cluster. */
-int worker_judge_zero(struct worker *w, uint64_t i, uint8_t *verdict)
+int worker_judge_zero(struct worker *w, uint64_t guest, uint64_t length, uint8_t *verdict)
 {
-	uint64_t guest = w->item.start + (i << w->bits);
-	uint64_t length = min_u64(1ull << w->bits,
-				  w->item.start + w->item.length - guest);
 	bool zero;
 	int err = plan_reads_zero(w->engine->plan, guest, length, &zero);
 
@@ -129,7 +126,10 @@ static int judge(struct worker *w)
 		    memcmp(data, w->other + i * cluster, cluster) == 0)
 			w->verdicts[i] = VERDICT_SAME;
 		else if (is_zero(data, cluster))
-			err = worker_judge_zero(w, i, &w->verdicts[i]);
+			err = worker_judge_zero(
+				w, w->item.start + i * cluster,
+				min_u64(cluster, w->item.length - i * cluster),
+				&w->verdicts[i]);
 		if (err)
 			return err;
 	}
@@ -178,59 +178,6 @@ static int prepare_zero(struct worker *w)
 	return 0;
 }
 
-/* Holes of the layer's file are the only zeros that a reflink knows. */
-static int prepare_clone(struct worker *w)
-{
-	const struct piece *p = &w->item.old.items[0];
-	uint64_t from = p->extent.host, end = from + p->extent.length, pos = from;
-	uint64_t cluster = 1ull << w->bits;
-	int err = 0;
-
-	memset(w->verdicts, VERDICT_DATA, w->clusters);
-	while (pos < end && !err) {
-		uint64_t data = next_data(p->image->data_fd, pos, end);
-		uint64_t first = div_up(pos - from, cluster),
-			 last = (data - from) / cluster;
-
-		for (uint64_t i = first; i < last && !err; i++)
-			err = worker_judge_zero(w, i, &w->verdicts[i]);
-		pos = data < end ? next_hole(p->image->data_fd, data, end) : end;
-	}
-	return err;
-}
-
-/* Share the clusters of one link; copy where the file system will not share them. */
-static int clone_link(struct worker *w, const struct link *l)
-{
-	const struct piece *p = &w->item.old.items[0];
-	uint64_t length = (uint64_t)l->clusters << w->bits;
-	uint64_t from = p->extent.host + (l->guest - w->item.start);
-	int fd = w->engine->target->image->data_fd;
-	int err = 0;
-
-	if (w->engine->target->dry ||
-	    !(err = reflink(p->image->data_fd, from, fd, l->host, length))) {
-		w->done.reflinked += length;
-		return 0;
-	}
-	if (err == -EIO || err == -ENOSPC || err == -EDQUOT)
-		return err;
-	for (uint64_t at = 0; at < length && !err; at += PLAN_COPY_MAX) {
-		size_t n = min_u64(PLAN_COPY_MAX, length - at);
-
-		err = worker_room(&w->buf, &w->buf_size, n);
-		if (!err)
-			err = read_at(p->image->data_fd, w->buf, n, from + at);
-		if (err)
-			return fail_in(err, p->image->path);
-		err = write_at(fd, w->buf, n, l->host + at);
-	}
-	w->done.copied += length;
-	w->done.read += length;
-	w->done.written += length;
-	return err;
-}
-
 /* Write the data of one link from the buffer. */
 static int write_link(struct worker *w, const struct link *l)
 {
@@ -261,7 +208,7 @@ static int write_links(struct worker *w)
 		if (l->kind != LINK_DATA || w->all_zero ||
 		    w->verdicts[(l->guest - w->item.start) >> w->bits] != VERDICT_DATA)
 			continue;
-		err = w->item.kind == ITEM_CLONE ? clone_link(w, l) : write_link(w, l);
+		err = write_link(w, l);
 	}
 	return err;
 }
@@ -269,14 +216,14 @@ static int write_links(struct worker *w)
 static int lease_copy(struct worker *w, struct slot *s)
 {
 	if (w->all_zero)
-		return zero_run(w, s, w->item.start, w->clusters);
+		return worker_zero_run(w, s, w->item.start, w->clusters);
 	return lease_verdicts(w, s);
 }
 
 static const struct worker_ops ops[] = {
 	[ITEM_COPY] = {prepare_copy, lease_copy, write_links},
 	[ITEM_COMPARE] = {prepare_copy, lease_copy, write_links},
-	[ITEM_CLONE] = {prepare_clone, lease_copy, write_links},
+	[ITEM_CLONE] = {worker_prepare_clones, worker_lease_clones, worker_write_clones},
 	[ITEM_ZERO] = {prepare_zero, lease_copy, write_links},
 	[ITEM_BLOB] = {worker_prepare_blobs, worker_lease_blobs, worker_write_blobs},
 	[ITEM_FILL] = {worker_prepare_fill, worker_lease_fill, worker_write_fill},
@@ -377,8 +324,8 @@ static void process(struct worker *w)
 	else
 		ok = write_out(w);
 	ok = ok && !err;
-	err = engine_leave(e, s, w->links, ok ? w->n_links : 0,
-			   w->done.written + w->done.reflinked, ok ? &w->item : NULL);
+	err = engine_leave(e, s, w->links, ok ? w->n_links : 0, w->done.written,
+			   ok ? &w->item : NULL);
 	if (err)
 		engine_fail(e, err);
 	account(w, ok && !err);

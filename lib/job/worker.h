@@ -47,12 +47,22 @@ struct worker_ops {
 int worker_room(uint8_t **buf, size_t *size, size_t need);
 int worker_add_link(struct worker *w, const struct link *link);
 int worker_read(struct worker *w);
-int worker_judge_zero(struct worker *w, uint64_t i, uint8_t *verdict);
+/* Zero was found at guest (length bytes): *verdict is SAME where the new chain reads
+ * zero. */
+int worker_judge_zero(struct worker *w, uint64_t guest, uint64_t length,
+		      uint8_t *verdict);
+/* In the turn: leases and links for n clusters of data; zero clusters for n. */
+int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n);
+int worker_zero_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n);
 
 /* job/blob.c */
 int worker_prepare_blobs(struct worker *w);
 int worker_lease_blobs(struct worker *w, struct slot *s);
 int worker_write_blobs(struct worker *w);
+/* job/clone.c */
+int worker_prepare_clones(struct worker *w);
+int worker_lease_clones(struct worker *w, struct slot *s);
+int worker_write_clones(struct worker *w);
 /* job/fill.c */
 int worker_prepare_fill(struct worker *w);
 int worker_lease_fill(struct worker *w, struct slot *s);

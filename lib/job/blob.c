@@ -51,7 +51,7 @@ int worker_lease_blobs(struct worker *w, struct slot *s)
 
 		err = t->ops->lease_blob(t, &s->batch, e->start, e->stored, &link.host);
 		if (!err)
-			err = worker_add_link(w, &link);
+			err = worker_add_link(w, &link, NO_DATA);
 	}
 	return err;
 }

@@ -60,7 +60,7 @@ static int lease_piece(struct worker *w, struct slot *s, const struct extent *e,
 		for (n = 1; i + n < clusters && verdicts[i + n] == verdicts[i]; n++)
 			;
 		if (verdicts[i] == VERDICT_DATA)
-			err = worker_lease_run(w, s, guest, n);
+			err = worker_lease_run(w, s, guest, n, NO_DATA);
 		else if (verdicts[i] == VERDICT_ZERO)
 			err = worker_zero_run(w, s, guest, n);
 		else

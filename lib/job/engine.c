@@ -177,7 +177,6 @@ struct slot *engine_join(struct engine *e)
 
 static int keep_item(struct slot *s, const struct item *item)
 {
-	struct item copy = *item;
 	int err;
 
 	if (s->n_items == s->cap_items) {
@@ -189,13 +188,9 @@ static int keep_item(struct slot *s, const struct item *item)
 		s->items = more;
 		s->cap_items = cap;
 	}
-	err = pieces_copy(&copy.old, &item->old);
-	if (!err && pieces_copy(&copy.other, &item->other) < 0) {
-		pieces_release(&copy.old);
-		err = -ENOMEM;
-	}
+	err = item_copy(&s->items[s->n_items], item);
 	if (!err)
-		s->items[s->n_items++] = copy;
+		s->n_items++;
 	return err;
 }
 

@@ -79,9 +79,9 @@ static int link_word(struct worker *w, struct slot *s, const struct qcow2_word *
 		link.host = w->item.start;
 	else if (link.data && !link.host)
 		return t->ops->lease(t, &s->batch, link.guest, 1, &link.host, &got)
-			       ?: worker_add_link(w, &link);
+			       ?: worker_add_link(w, &link, NO_DATA);
 	err = t->ops->prepare(t, &s->batch, link.guest, 1);
-	return err ? err : worker_add_link(w, &link);
+	return err ? err : worker_add_link(w, &link, NO_DATA);
 }
 
 int worker_lease_fill(struct worker *w, struct slot *s)

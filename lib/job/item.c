@@ -41,7 +41,7 @@ int pieces_add(struct pieces *p, struct image *image, const struct extent *e)
 	return 0;
 }
 
-int pieces_copy(struct pieces *to, const struct pieces *from)
+static int pieces_copy(struct pieces *to, const struct pieces *from)
 {
 	*to = (struct pieces){0};
 	if (!from->count)
@@ -60,8 +60,62 @@ void pieces_release(struct pieces *p)
 	*p = (struct pieces){0};
 }
 
+int item_add_run(struct item *item, uint64_t start, uint64_t length)
+{
+	struct run *last = item->n_runs ? &item->runs[item->n_runs - 1] : NULL;
+
+	if (!last)
+		item->start = start;
+	item->length += length;
+	if (last && last->start + last->length == start) {
+		last->length += length;
+		return 0;
+	}
+	if (item->n_runs == item->cap_runs) {
+		size_t cap = item->cap_runs ? 2 * item->cap_runs : 16;
+		struct run *more = realloc(item->runs, cap * sizeof(*more));
+
+		if (!more)
+			return fail(ENOMEM, "out of memory");
+		item->runs = more;
+		item->cap_runs = cap;
+	}
+	item->runs[item->n_runs++] = (struct run){start, length};
+	return 0;
+}
+
+void item_reset(struct item *item)
+{
+	item->length = 0;
+	item->n_runs = 0;
+	item->old.count = item->other.count = 0;
+	item->compare = false;
+}
+
+int item_copy(struct item *to, const struct item *from)
+{
+	int err;
+
+	*to = *from;
+	to->runs = NULL;
+	to->n_runs = to->cap_runs = 0;
+	to->length = 0;
+	to->old = to->other = (struct pieces){0};
+	err = pieces_copy(&to->old, &from->old);
+	if (!err)
+		err = pieces_copy(&to->other, &from->other);
+	for (size_t i = 0; i < from->n_runs && !err; i++)
+		err = item_add_run(to, from->runs[i].start, from->runs[i].length);
+	if (err)
+		item_release(to);
+	return err;
+}
+
 void item_release(struct item *item)
 {
+	free(item->runs);
+	item->runs = NULL;
+	item->n_runs = item->cap_runs = 0;
 	pieces_release(&item->old);
 	pieces_release(&item->other);
 }

@@ -90,8 +90,7 @@ static int extend(struct plan *p, struct item *item, uint64_t start, uint64_t le
 
 	if (!err && (item->kind == ITEM_COMPARE || item->compare))
 		err = gather(&p->new, start, length, &item->other);
-	item->length += length;
-	return err;
+	return err ? err : item_add_run(item, start, length);
 }
 
 /* What to do with the clusters from pos on, and for how many bytes of them. */
@@ -239,12 +238,10 @@ static int take(struct plan *p, const struct step *s, struct item *item, bool *f
 			return 0;
 	}
 	item->kind = s->kind;
-	if (!item->length)
-		item->start = p->pos;
 	err = extend(p, item, p->pos, length);
 	p->pos += length;
-	*full = item->length >= max ||
-		(item->kind == ITEM_CLONE && item->old.count >= PLAN_CLONE_PIECES);
+	*full = item->length >= max || item->n_runs >= PLAN_RUNS ||
+		(item->kind == ITEM_CLONE && item->old.count >= PLAN_RUNS);
 	return err;
 }
 
@@ -252,9 +249,7 @@ int plan_next(struct plan *p, struct item *item)
 {
 	LOCK_SCOPE(&p->lock);
 
-	item->length = 0;
-	item->old.count = item->other.count = 0;
-	item->compare = false;
+	item_reset(item);
 	while (p->pos < p->end) {
 		struct item probe = {0};
 		struct step s;
@@ -264,8 +259,6 @@ int plan_next(struct plan *p, struct item *item)
 		if (err)
 			return err;
 		if (!s.work) {
-			if (item->length && item->kind != ITEM_CLONE)
-				break;
 			p->skipped += s.length;
 			p->pos += s.length;
 			continue;

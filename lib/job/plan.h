@@ -30,7 +30,7 @@
 #define PLAN_COPY_MAX (256u << 10)
 #define PLAN_BUFFER (2u << 20)
 #define PLAN_CLONE_MAX (64u << 20)
-#define PLAN_CLONE_PIECES 256u
+#define PLAN_RUNS 512u /* of an item, at most; so many pieces of a CLONE item too */
 
 struct plan {
 	/* fixed by plan_init */

@@ -89,8 +89,8 @@ int source_read_extent(struct source *s, struct image *img, const struct extent 
 	return err ? fail_in(err, img->path) : 0;
 }
 
-int source_read(struct source *s, const struct pieces *p, uint64_t start, uint64_t length,
-		uint8_t *buf)
+int source_read_part(struct source *s, const struct pieces *p, uint64_t start,
+		     uint64_t length, uint8_t *buf)
 {
 	uint64_t end = start + length;
 
@@ -113,4 +113,17 @@ int source_read(struct source *s, const struct pieces *p, uint64_t start, uint64
 			return err;
 	}
 	return 0;
+}
+
+int source_read(struct source *s, const struct pieces *p, uint8_t *buf)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < p->count && !err; i++) {
+		const struct extent *e = &p->items[i].extent;
+
+		err = source_read_extent(s, p->items[i].image, e, e->length, buf);
+		buf += e->length;
+	}
+	return err;
 }

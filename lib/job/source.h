@@ -23,11 +23,13 @@ int source_init(struct source *s);
 void source_release(struct source *s);
 
 /*
- * The bytes [start, start + length) of pieces that cover them, into buf. The error names
- * the layer's file.
+ * What the pieces say, one behind the other, into buf. The error names the layer's file.
  */
-int source_read(struct source *s, const struct pieces *p, uint64_t start, uint64_t length,
-		uint8_t *buf);
+int source_read(struct source *s, const struct pieces *p, uint8_t *buf);
+
+/* The bytes [start, start + length) of guest content that the pieces cover. */
+int source_read_part(struct source *s, const struct pieces *p, uint64_t start,
+		     uint64_t length, uint8_t *buf);
 
 /* One extent of one image, from its first byte on, length bytes. */
 int source_read_extent(struct source *s, struct image *img, const struct extent *e,

@@ -129,10 +129,11 @@ static int check_run(struct verify *v, const struct item *item, uint64_t from,
 
 	for (uint64_t at = 0; at < length; at += step) {
 		uint64_t start = from + at, n = min_u64(step, length - at);
-		int err = source_read(&v->source, &item->old, start, n, v->want);
+		int err = source_read_part(&v->source, &item->old, start, n, v->want);
 
 		if (!err && item->other.count)
-			err = source_read(&v->source, &item->other, start, n, v->other);
+			err = source_read_part(&v->source, &item->other, start, n,
+					       v->other);
 		for (uint64_t i = 0; i < n && !err; i += cluster)
 			err = check_cluster(v, item, start + i, v->want + i, v->other + i,
 					    min_u64(cluster, n - i));
@@ -144,16 +145,12 @@ static int check_run(struct verify *v, const struct item *item, uint64_t from,
 
 static int check_item(struct verify *v, const struct item *item)
 {
-	const struct pieces *p = &item->old;
 	int err = 0;
 
 	if (item->kind == ITEM_ZERO) /* zero by metadata on both sides */
 		return 0;
-	if (item->kind != ITEM_CLONE)
-		return check_run(v, item, item->start, item->length);
-	for (size_t i = 0; i < p->count && !err; i++)
-		err = check_run(v, item, p->items[i].extent.start,
-				p->items[i].extent.length);
+	for (size_t i = 0; i < item->n_runs && !err; i++)
+		err = check_run(v, item, item->runs[i].start, item->runs[i].length);
 	return err;
 }
 

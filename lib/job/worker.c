@@ -13,33 +13,30 @@
 #include "copy/mover.h"
 #include "job/worker.h"
 
-/* Clusters from i on with the same verdict. */
-static uint64_t same_verdict(const struct worker *w, uint64_t i)
-{
-	uint64_t n = i + 1;
-
-	while (n < w->clusters && w->verdicts[n] == w->verdicts[i])
-		n++;
-	return n - i;
-}
-
-int worker_add_link(struct worker *w, const struct link *link)
+int worker_add_link(struct worker *w, const struct link *link, uint64_t from)
 {
 	if (w->n_links == w->cap_links) {
 		size_t cap = w->cap_links ? 2 * w->cap_links : 64;
-		struct link *more = realloc(w->links, cap * sizeof(*more));
+		struct link *links = realloc(w->links, cap * sizeof(*links));
+		uint64_t *froms;
 
-		if (!more)
+		if (!links)
 			return fail(ENOMEM, "out of memory");
-		w->links = more;
+		w->links = links;
+		froms = realloc(w->link_from, cap * sizeof(*froms));
+		if (!froms)
+			return fail(ENOMEM, "out of memory");
+		w->link_from = froms;
 		w->cap_links = cap;
 	}
+	w->link_from[w->n_links] = from;
 	w->links[w->n_links++] = *link;
 	return 0;
 }
 
 /* Lease for a run of data clusters, and link each piece of the lease. */
-int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n)
+int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n,
+		     uint64_t from)
 {
 	struct target *t = w->engine->target;
 
@@ -50,10 +47,11 @@ int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t 
 
 		link.clusters = (uint32_t)got;
 		if (!err)
-			err = worker_add_link(w, &link);
+			err = worker_add_link(w, &link, from);
 		if (err)
 			return err;
 		guest += got << w->bits;
+		from += from == NO_DATA ? 0 : got << w->bits;
 		n -= got;
 	}
 	return 0;
@@ -66,7 +64,7 @@ int worker_zero_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n
 
 	w->done.zeroed += n << w->bits;
 	if (!t->has_zeroes)
-		return worker_lease_run(w, s, guest, n);
+		return worker_lease_run(w, s, guest, n, NO_DATA);
 	while (n) {
 		struct link link = {.kind = LINK_ZERO, .guest = guest};
 		int err;
@@ -74,7 +72,7 @@ int worker_zero_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n
 		link.clusters = (uint32_t)min_u64(n, 1u << 20);
 		err = t->ops->prepare(t, &s->batch, guest, link.clusters);
 		if (!err)
-			err = worker_add_link(w, &link);
+			err = worker_add_link(w, &link, NO_DATA);
 		if (err)
 			return err;
 		guest += (uint64_t)link.clusters << w->bits;
@@ -83,22 +81,27 @@ int worker_zero_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n
 	return 0;
 }
 
-/* In the turn: leases and links for the verdicts of the item. */
-static int lease_verdicts(struct worker *w, struct slot *s)
+/* Leases and links for one run, of which the first cluster has index `first` in the item.
+ */
+static int lease_verdicts(struct worker *w, struct slot *s, const struct run *r,
+			  uint64_t first)
 {
+	uint64_t clusters = div_up(r->length, 1ull << w->bits);
+	const uint8_t *verdicts = w->verdicts + first;
 	int err = 0;
 
-	for (uint64_t i = 0, n; i < w->clusters && !err; i += n) {
-		uint64_t guest = w->item.start + (i << w->bits);
+	for (uint64_t i = 0, n; i < clusters && !err; i += n) {
+		uint64_t at = i << w->bits;
 
-		n = same_verdict(w, i);
-		if (w->verdicts[i] == VERDICT_DATA)
-			err = worker_lease_run(w, s, guest, n);
-		else if (w->verdicts[i] == VERDICT_ZERO)
-			err = worker_zero_run(w, s, guest, n);
+		for (n = 1; i + n < clusters && verdicts[i + n] == verdicts[i]; n++)
+			;
+		if (verdicts[i] == VERDICT_DATA)
+			err = worker_lease_run(w, s, r->start + at, n,
+					       (first + i) << w->bits);
+		else if (verdicts[i] == VERDICT_ZERO)
+			err = worker_zero_run(w, s, r->start + at, n);
 		else
-			w->done.left_out += min_u64(
-				n << w->bits, w->item.start + w->item.length - guest);
+			w->done.left_out += min_u64(n << w->bits, r->length - at);
 	}
 	return err;
 }
@@ -113,11 +116,11 @@ int worker_judge_zero(struct worker *w, uint64_t guest, uint64_t length, uint8_t
 	return err;
 }
 
-static int judge(struct worker *w)
+static int judge_run(struct worker *w, const struct run *r, uint64_t first)
 {
 	size_t cluster = 1u << w->bits;
 
-	for (uint64_t i = 0; i < w->clusters; i++) {
+	for (uint64_t at = 0, i = first; at < r->length; at += cluster, i++) {
 		const uint8_t *data = w->buf + i * cluster;
 		int err = 0;
 
@@ -126,10 +129,9 @@ static int judge(struct worker *w)
 		    memcmp(data, w->other + i * cluster, cluster) == 0)
 			w->verdicts[i] = VERDICT_SAME;
 		else if (is_zero(data, cluster))
-			err = worker_judge_zero(
-				w, w->item.start + i * cluster,
-				min_u64(cluster, w->item.length - i * cluster),
-				&w->verdicts[i]);
+			err = worker_judge_zero(w, r->start + at,
+						min_u64(cluster, r->length - at),
+						&w->verdicts[i]);
 		if (err)
 			return err;
 	}
@@ -148,10 +150,9 @@ int worker_read(struct worker *w)
 	if (!err && compare)
 		err = worker_room(&w->other, &w->other_size, padded);
 	if (!err)
-		err = source_read(&w->source, &it->old, it->start, it->length, w->buf);
+		err = source_read(&w->source, &it->old, w->buf);
 	if (!err && compare)
-		err = source_read(&w->source, &it->other, it->start, it->length,
-				  w->other);
+		err = source_read(&w->source, &it->other, w->other);
 	if (err)
 		return err;
 	memset(w->buf + it->length, 0, padded - it->length);
@@ -166,9 +167,15 @@ int worker_read(struct worker *w)
 
 static int prepare_copy(struct worker *w)
 {
+	uint64_t first = 0;
 	int err = worker_read(w);
 
-	return err ? err : judge(w);
+	/* Only the last run can end inside a cluster: at the end of the disk. */
+	for (size_t i = 0; i < w->item.n_runs && !err; i++) {
+		err = judge_run(w, &w->item.runs[i], first);
+		first += w->item.runs[i].length >> w->bits;
+	}
+	return err;
 }
 
 static int prepare_zero(struct worker *w)
@@ -178,46 +185,58 @@ static int prepare_zero(struct worker *w)
 	return 0;
 }
 
-/* Write the data of one link from the buffer. */
-static int write_link(struct worker *w, const struct link *l)
+/* Links from i on whose data follows each other in the buffer and in the file. */
+static size_t together(const struct worker *w, size_t i, uint64_t *length)
 {
-	struct image *img = w->engine->target->image;
-	uint64_t at = l->guest - w->item.start, length = (uint64_t)l->clusters << w->bits;
-	int err;
+	size_t n = 1;
 
-	/* An external data file ends where the disk ends. */
-	if (img->data_fd != img->fd)
-		length = min_u64(length, w->item.length - at);
-	w->done.copied += min_u64(length, w->item.length - at);
-	w->done.written += length;
-	if (w->engine->target->dry)
-		return 0;
-	err = write_at(img->data_fd, w->buf + at, length, l->host);
-	if (!err)
-		write_behind(img->data_fd, l->host, length);
-	return err;
+	*length = (uint64_t)w->links[i].clusters << w->bits;
+	while (i + n < w->n_links && w->link_from[i + n] == w->link_from[i] + *length &&
+	       w->links[i + n].host == w->links[i].host + *length)
+		*length += (uint64_t)w->links[i + n++].clusters << w->bits;
+	return n;
 }
 
 static int write_links(struct worker *w)
 {
+	struct image *img = w->engine->target->image;
 	int err = 0;
 
-	for (size_t i = 0; i < w->n_links && !err; i++) {
-		const struct link *l = &w->links[i];
+	for (size_t i = 0, n; i < w->n_links && !err; i += n) {
+		uint64_t from = w->link_from[i], length, inside;
 
-		if (l->kind != LINK_DATA || w->all_zero ||
-		    w->verdicts[(l->guest - w->item.start) >> w->bits] != VERDICT_DATA)
+		n = together(w, i, &length);
+		if (from == NO_DATA)
 			continue;
-		err = write_link(w, l);
+		/* An external data file ends where the disk ends. */
+		inside = min_u64(length, w->item.length - from);
+		if (img->data_fd != img->fd)
+			length = inside;
+		w->done.copied += inside;
+		w->done.written += length;
+		if (w->engine->target->dry)
+			continue;
+		err = write_at(img->data_fd, w->buf + from, length, w->links[i].host);
+		if (!err)
+			write_behind(img->data_fd, w->links[i].host, length);
 	}
 	return err;
 }
 
 static int lease_copy(struct worker *w, struct slot *s)
 {
-	if (w->all_zero)
-		return worker_zero_run(w, s, w->item.start, w->clusters);
-	return lease_verdicts(w, s);
+	uint64_t first = 0;
+	int err = 0;
+
+	for (size_t i = 0; i < w->item.n_runs && !err; i++) {
+		const struct run *r = &w->item.runs[i];
+
+		err = w->all_zero ? worker_zero_run(w, s, r->start,
+						    div_up(r->length, 1ull << w->bits))
+				  : lease_verdicts(w, s, r, first);
+		first += r->length >> w->bits;
+	}
+	return err;
 }
 
 static const struct worker_ops ops[] = {
@@ -365,6 +384,6 @@ void *engine_worker(void *opaque)
 	free(w.other);
 	free(w.verdicts);
 	free(w.links);
-	free(w.hosts);
+	free(w.link_from);
 	return NULL;
 }

@@ -18,6 +18,8 @@ struct worker_counts {
 	uint64_t read, written, copied, compressed, reflinked, zeroed, compared, left_out;
 };
 
+#define NO_DATA UINT64_MAX
+
 struct worker {
 	struct engine *engine;
 	unsigned bits; /* cluster bits of the active image */
@@ -30,9 +32,9 @@ struct worker {
 	size_t verdicts_size;
 	bool all_zero; /* ZERO items: no verdicts */
 	struct link *links;
+	uint64_t *link_from; /* of each link: where its data lies in buf; NO_DATA: nowhere
+			      */
 	size_t n_links, cap_links;
-	uint64_t *hosts; /* BLOB: where each blob lies in buf */
-	size_t cap_hosts;
 	uint32_t fill_data,
 		fill_zero; /* FILL: what was found in the wanted subclusters */
 	struct worker_counts done;
@@ -45,14 +47,16 @@ struct worker_ops {
 };
 
 int worker_room(uint8_t **buf, size_t *size, size_t need);
-int worker_add_link(struct worker *w, const struct link *link);
+int worker_add_link(struct worker *w, const struct link *link, uint64_t from);
 int worker_read(struct worker *w);
 /* Zero was found at guest (length bytes): *verdict is SAME where the new chain reads
  * zero. */
 int worker_judge_zero(struct worker *w, uint64_t guest, uint64_t length,
 		      uint8_t *verdict);
-/* In the turn: leases and links for n clusters of data; zero clusters for n. */
-int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n);
+/* In the turn: leases and links for n clusters of data (from: in buf); n zero clusters.
+ */
+int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n,
+		     uint64_t from);
 int worker_zero_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n);
 
 /* job/blob.c */

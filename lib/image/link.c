@@ -339,8 +339,10 @@ int link_commit(struct committer *c, struct batch *b)
 		err = fail(ENOMEM, "out of memory");
 	if (!err)
 		err = collect(&k, b);
-	if (!err)
+	if (!err) {
 		err = write_out(&k);
+		c->torn |= err != 0;
+	}
 	free(k.groups);
 	changes_release(&k.fresh_words);
 	for (int active = 0; active < 2; active++) {

@@ -75,6 +75,8 @@ struct committer {
 	const unsigned *pass; /* the tables (indices of img->tables) that links go to */
 	unsigned n_pass;
 	bool broken; /* a sync failed: nothing more is written */
+	bool torn; /* a commit failed half way: refcounts may be up without a link (leaks)
+		    */
 	uint64_t lost; /* clusters whose word was not what the link expected */
 	uint64_t syncs;
 };

@@ -31,7 +31,8 @@ enum lock_role {
  * lock_holder finds them) but not the file. A file system without locks: -ENOLCK.
  * *stop, if not NULL, ends the waiting early when it turns true (-EINTR).
  */
-int lock_take(int fd, enum lock_role role, uint64_t wait_ms, const volatile sig_atomic_t *stop);
+int lock_take(int fd, enum lock_role role, uint64_t wait_ms,
+	      const volatile sig_atomic_t *stop);
 
 /* Release every byte that lock_take takes. */
 void lock_drop(int fd);

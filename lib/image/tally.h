@@ -12,7 +12,8 @@
 #ifndef TALLY_WINDOW /* for tests; a power of two */
 #define TALLY_WINDOW (8u << 20) /* clusters */
 #endif
-#define TALLY_PLAIN (1u << 31) /* the active table or metadata refers, not to compressed data */
+#define TALLY_PLAIN \
+	(1u << 31) /* the active table or metadata refers, not to compressed data */
 
 struct tally {
 	uint64_t first; /* cluster */

@@ -8,6 +8,8 @@
 #include "base/size.h"
 
 #define RATE_WINDOW_MS 1000
+/* The first figure comes sooner. */
+#define RATE_FIRST_MS 200
 
 static void tell(struct progress *p, enum merge_state state)
 {
@@ -42,6 +44,8 @@ static void measure(struct progress *p)
 {
 	uint64_t now = clock_ms(), span = now - p->rate_ms;
 
+	if (p->rate_ms && !p->rate && span >= RATE_FIRST_MS)
+		p->rate = (p->counts.done - p->rate_done) * 1000 / span;
 	if (!p->rate_ms) {
 		p->rate_ms = now;
 		p->rate_done = p->counts.done;

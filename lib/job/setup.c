@@ -284,6 +284,10 @@ static int check_header(struct setup *s)
 	struct qcow2_change change = setup_change(s);
 	int err = image_rehead_check(active(s), &change);
 
+	/* No room in the header is no lack of space on the disk: another name is wanted.
+	 */
+	if (err == -ENOSPC)
+		err = -EINVAL;
 	return err ? fail_in(err, s->options->image) : 0;
 }
 

@@ -7,6 +7,7 @@
 #include "base/fail.h"
 #include "base/io.h"
 #include "base/size.h"
+#include "image/check.h"
 #include "image/rehead.h"
 
 static struct target_local *local(struct target *t)
@@ -102,6 +103,14 @@ static int local_finish(struct target *t, const struct qcow2_change *change)
 		return 0;
 	if (l->committer.broken)
 		return fail(EIO, "a sync failed before; the header stays as it is");
+	if (l->committer.torn) {
+		uint64_t freed;
+		int err = image_sweep(t->image, l->start, &freed);
+
+		/* The mark stays, and the next writer sweeps. */
+		if (err)
+			return err;
+	}
 	/* One write clears the mark and moves the pointer: the file has its length by
 	 * now. */
 	c.clear_mark = t->image->header.has_mark;
@@ -139,6 +148,7 @@ int target_local_init(struct target_local *t, struct image *img, bool dry)
 	};
 	err = alloc_open(&t->alloc, img, dry);
 	t->committer.alloc = &t->alloc;
+	t->start = t->alloc.start;
 	if (err || dry)
 		return err;
 	change.mark = t->alloc.start;

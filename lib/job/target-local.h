@@ -9,6 +9,7 @@ struct target_local {
 	struct target target;
 	struct alloc alloc;
 	struct committer committer;
+	uint64_t start; /* host offset from which on this writer allocates */
 	uint64_t table_for; /* L1 index + 1 that has got its L2 table last in this pass */
 	uint64_t paths_for; /* L1 index + 1 that paths is about */
 	uint64_t paths; /* L1 paths that a link there leads to */

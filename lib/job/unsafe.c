@@ -31,6 +31,25 @@ static int probe_format(const struct merge_options *o, struct merge_result *r)
 	return r->backing_format ? 0 : fail(ENOMEM, "out of memory");
 }
 
+/* Would the new base's chain lead back to the image? What cannot be opened is not looked
+ * at. */
+static int check_circle(const struct image *img, const struct merge_options *o)
+{
+	struct chain *c = NULL;
+	int err = 0;
+
+	if (!o->base)
+		return 0;
+	chain_open(&c, o->base, o->base_format, CHAIN_LENIENT);
+	for (size_t i = 0; c && i < c->count; i++)
+		if (c->links[i].image && image_same_file(c->links[i].image, img))
+			err = fail(EINVAL, "is in the backing chain of the new base; the "
+					   "chain would "
+					   "run in a circle");
+	chain_close(c);
+	return err;
+}
+
 static int new_string(const struct merge_options *o, struct merge_result *r)
 {
 	int err = 0;
@@ -60,7 +79,10 @@ static int switch_header(struct image *img, const struct merge_options *o,
 	r->old_file_size = r->new_file_size = img->file_size;
 	change.backing_name = r->backing_string;
 	change.backing_format = r->backing_format;
-	return o->dry_run ? image_rehead_check(img, &change) : image_rehead(img, &change);
+	err = o->dry_run ? image_rehead_check(img, &change) : image_rehead(img, &change);
+	/* No room in the header is no lack of space on the disk: another name is wanted.
+	 */
+	return err == -ENOSPC ? -EINVAL : err;
 }
 
 int setup_rebase_unsafe(const struct merge_options *o, struct merge_result *r)
@@ -80,6 +102,8 @@ int setup_rebase_unsafe(const struct merge_options *o, struct merge_result *r)
 	if (img->header.autoclear & QCOW2_DATA_FILE_RAW && o->base)
 		err = fail(ENOTSUP,
 			   "has a raw external data file and cannot have a backing file");
+	if (!err)
+		err = check_circle(img, o);
 	if (err)
 		fail_in(err, o->image);
 	else

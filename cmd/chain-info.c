@@ -12,6 +12,7 @@
 #include "base/escape.h"
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/size.h"
 #include "common.h"
 #include "info-check.h"
 #include "info-columns.h"
@@ -23,6 +24,10 @@
 #include "status.h"
 
 #define PROGRAM "chain-info"
+
+/* --watch=SECONDS */
+#define WATCH_MIN_MS 100
+#define WATCH_MAX_MS (86400ull * 1000)
 
 enum mode { SHOW_TABLE, SHOW_MAP, SHOW_CHECK, SHOW_DOT, SHOW_JOBS };
 
@@ -54,21 +59,33 @@ static const struct argp_option options[] = {
 
 static const struct argp_child children[] = {{&common_argp, 0, NULL, 90}, {0}};
 
-static void set_mode(struct args *args, enum mode mode, struct argp_state *state)
+static error_t set_mode(struct args *args, enum mode mode)
 {
 	if (args->mode != SHOW_TABLE && args->mode != mode)
-		argp_error(state, "only one of --map, --check, --dot and --jobs");
+		return -fail(EINVAL, "give one of --map, --check, --dot and --jobs");
 	args->mode = mode;
+	return 0;
 }
 
-static double parse_seconds(const char *text, struct argp_state *state)
+static error_t parse_watch(struct args *args, const char *text)
 {
-	char *end;
-	double seconds = strtod(text, &end);
+	uint64_t ms = 1000;
 
-	if (*end || end == text || !(seconds >= 0.05 && seconds <= 86400))
-		argp_error(state, "--watch takes seconds, not '%s'", text);
-	return seconds;
+	if (text && (time_parse(text, &ms) < 0 || ms < WATCH_MIN_MS || ms > WATCH_MAX_MS))
+		return -fail(EINVAL, "--watch=%s: give seconds, from 0.1 to 86400", text);
+	args->watch_seconds = (double)ms / 1000;
+	return set_mode(args, SHOW_JOBS);
+}
+
+static error_t check(const struct args *args)
+{
+	if (!args->n_images && args->mode != SHOW_JOBS)
+		return -fail(EINVAL, "which IMAGE? See --help");
+	for (size_t i = 0; i < args->n_images; i++) {
+		if (!*args->images[i])
+			return -fail(EINVAL, "IMAGE is empty; give the path of an image");
+	}
+	return 0;
 }
 
 static void choose_columns(struct args *args, const char *list)
@@ -98,27 +115,18 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		args->no_headings = true;
 		return 0;
 	case KEY_MAP:
-		set_mode(args, SHOW_MAP, state);
-		return 0;
+		return set_mode(args, SHOW_MAP);
 	case KEY_CHECK:
-		set_mode(args, SHOW_CHECK, state);
-		return 0;
+		return set_mode(args, SHOW_CHECK);
 	case KEY_DOT:
-		set_mode(args, SHOW_DOT, state);
-		return 0;
+		return set_mode(args, SHOW_DOT);
 	case KEY_WATCH:
-		args->watch_seconds = arg ? parse_seconds(arg, state) : 1;
-		/* fall through */
+		return parse_watch(args, arg);
 	case KEY_JOBS:
-		set_mode(args, SHOW_JOBS, state);
-		return 0;
+		return set_mode(args, SHOW_JOBS);
 	case ARGP_KEY_ARGS:
 		args->images = state->argv + state->next;
 		args->n_images = (size_t)(state->argc - state->next);
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		if (args->mode != SHOW_JOBS)
-			argp_usage(state);
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -265,7 +273,13 @@ int main(int argc, char **argv)
 
 	setlocale(LC_CTYPE, "");
 	common_begin(PROGRAM);
-	argp_parse(&argp, argc, argv, 0, NULL, &args);
+	err = -argp_parse(&argp, argc, argv, 0, NULL, &args);
+	if (!err)
+		err = -check(&args);
+	if (err) {
+		complain(PROGRAM, err);
+		return common_end(PROGRAM, status_of(err));
+	}
 	if (args.mode == SHOW_JOBS) {
 		struct info_jobs_options jobs = {
 			.json = args.common.json,

@@ -104,7 +104,10 @@ static int check(const struct args *args)
 		return fail(EINVAL,
 			    "--base and --depth both say what is to remain; give one");
 	if (o->base && !*o->base)
-		return fail(EINVAL, "--base is empty; leave it away to merge all layers");
+		return fail(EINVAL, "--base is empty; leave it out to merge all layers");
+	if (o->backing_string && !o->base && o->depth < 2)
+		return fail(EINVAL, "--backing-string says how to write the base, and "
+				    "nothing remains below IMAGE");
 	if (args->control && (args->merge.tuned || o->base || args->depth_given))
 		return fail(EINVAL, "--pause, --resume, --cancel and --set-rate act on a "
 				    "merge that runs, and take no options of a new one");

@@ -95,6 +95,12 @@ static void set_size(struct libscols_line *line, enum column column, uint64_t by
 	scols_line_set_data(line, column, text);
 }
 
+/* The first to go where there is little room. */
+static const enum column dispensable[] = {
+	COLUMN_COMPRESSED, COLUMN_ZEROED, COLUMN_SKIPPED,
+	COLUMN_REFLINKED,  COLUMN_COPIED, COLUMN_TYPE,
+};
+
 static void set_row(struct libscols_line *line, const struct page_view *v)
 {
 	const struct page_progress *p = &v->progress;
@@ -105,7 +111,7 @@ static void set_row(struct libscols_line *line, const struct page_view *v)
 	scols_line_set_data(line, COLUMN_TYPE, v->type);
 	scols_line_set_data(line, COLUMN_STATE,
 			    v->worker_alive ? state_name(p->state) : "dead");
-	snprintf(text, sizeof(text), "%.0f%%",
+	snprintf(text, sizeof(text), "%.0f %%",
 		 p->total ? (double)p->done * 100 / (double)p->total : 0.0);
 	scols_line_set_data(line, COLUMN_PERCENT, text);
 	set_size(line, COLUMN_TOTAL, p->total, "");
@@ -122,15 +128,25 @@ static void set_row(struct libscols_line *line, const struct page_view *v)
 	scols_line_set_data(line, COLUMN_PID, text);
 }
 
-char *jobs_table(const struct page_view *views, size_t count)
+/* Bytes, which is columns or more. */
+static size_t longest_line(const char *text)
 {
-	struct libscols_table *table;
-	char *text = NULL, *out = NULL;
+	size_t longest = 0;
 
-	/* as QEMU's "info block-jobs" */
-	if (!count)
-		return strdup("No active jobs\n");
-	table = scols_new_table();
+	while (*text) {
+		size_t n = strcspn(text, "\n");
+
+		longest = n > longest ? n : longest;
+		text += n + (text[n] == '\n');
+	}
+	return longest;
+}
+
+/* NULL: out of memory. */
+static struct libscols_table *make_table(const struct page_view *views, size_t count)
+{
+	struct libscols_table *table = scols_new_table();
+
 	if (!table)
 		return NULL;
 	/* nothing is cut to the width of a window */
@@ -143,6 +159,13 @@ char *jobs_table(const struct page_view *views, size_t count)
 		if (line)
 			set_row(line, &views[i]);
 	}
+	return table;
+}
+
+static char *print_table(struct libscols_table *table)
+{
+	char *text = NULL, *out = NULL;
+
 	if (scols_print_table_to_string(table, &text) == 0 && text) {
 		size_t n = strlen(text);
 
@@ -151,6 +174,29 @@ char *jobs_table(const struct page_view *views, size_t count)
 			out = NULL;
 	}
 	free(text);
+	return out;
+}
+
+char *jobs_table(const struct page_view *views, size_t count, size_t width)
+{
+	struct libscols_table *table;
+	char *out;
+
+	/* as QEMU's "info block-jobs" */
+	if (!count)
+		return strdup("No active jobs\n");
+	table = make_table(views, count);
+	if (!table)
+		return NULL;
+	out = print_table(table);
+	for (size_t i = 0; i < sizeof(dispensable) / sizeof(*dispensable); i++) {
+		if (!out || !width || longest_line(out) <= width)
+			break;
+		scols_column_set_flags(scols_table_get_column(table, dispensable[i]),
+				       SCOLS_FL_HIDDEN);
+		free(out);
+		out = print_table(table);
+	}
 	scols_unref_table(table);
 	return out;
 }

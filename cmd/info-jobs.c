@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,8 +17,6 @@
 #include "info-jobs-view.h"
 #include "page/reader.h"
 #include "status.h"
-
-#define WATCH_MIN 0.1 /* seconds */
 
 /* Keep those of the images asked for. A path that is missing is an error. */
 static int narrow(const struct info_jobs_options *o, struct page_view *views,
@@ -46,6 +45,14 @@ static int narrow(const struct info_jobs_options *o, struct page_view *views,
 	return 0;
 }
 
+/* 0: no terminal, or one that does not say. */
+static size_t window_columns(void)
+{
+	struct winsize size;
+
+	return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
 /* The output of one look as malloc'd text. */
 static int look(const struct info_jobs_options *o, char **out)
 {
@@ -59,7 +66,7 @@ static int look(const struct info_jobs_options *o, char **out)
 	if (err)
 		return err;
 	*out = o->json ? jobs_json(views, count, o->watch_seconds > 0)
-		       : jobs_table(views, count);
+		       : jobs_table(views, count, window_columns());
 	return *out ? 0 : fail(ENOMEM, "no memory for the table");
 }
 
@@ -107,8 +114,7 @@ static void wait_until(uint64_t then_ms)
 
 static int watch(const struct info_jobs_options *o)
 {
-	double seconds = o->watch_seconds < WATCH_MIN ? WATCH_MIN : o->watch_seconds;
-	uint64_t next = clock_ms(), step = (uint64_t)(seconds * 1000);
+	uint64_t next = clock_ms(), step = (uint64_t)(o->watch_seconds * 1000);
 	CLEANUP_FREE char *before = NULL;
 
 	while (!stop_signal) {

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <langinfo.h>
 #include <libsmartcols/libsmartcols.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -94,13 +95,31 @@ int info_table_add(struct info_table *t, const struct info *i)
 	return err;
 }
 
+/* Without the blanks that fill empty cells at the end of a line. */
+static void print_trimmed(const char *text)
+{
+	while (*text) {
+		size_t line = strcspn(text, "\n"), n = line;
+
+		while (n && text[n - 1] == ' ')
+			n--;
+		fwrite(text, 1, n, stdout);
+		putchar('\n');
+		text += line + (text[line] == '\n');
+	}
+}
+
 int info_table_print(struct info_table *t)
 {
+	CLEANUP_FREE char *text = NULL;
+
 	if (scols_table_is_empty(t->table))
 		return 0;
-	errno = 0;
-	if (scols_print_table(t->table) != 0)
-		return fail_errno(errno ? errno : EIO, "cannot print the table");
+	/* not cut to the width of a window: what is copied from it is to be whole */
+	scols_table_set_termforce(t->table, SCOLS_TERMFORCE_NEVER);
+	if (scols_print_table_to_string(t->table, &text) != 0 || !text)
+		return no_memory();
+	print_trimmed(text);
 	return 0;
 }
 

@@ -63,6 +63,11 @@ static void say(const struct show *s, const char *text)
 	remark(s->program, line ? line : text);
 }
 
+static bool is_stop(int err)
+{
+	return err == -EINTR || err == -ETIME || err == -ECANCELED;
+}
+
 /*
  * Stopped early is no failure: say how far it is, in the same one line. Why it stopped
  * has nothing to do with a file, so the sentence may not name the image yet.
@@ -72,7 +77,7 @@ static void tell_how_far(const char *image, int err, const struct merge_counts *
 	char done[SIZE_TEXT], total[SIZE_TEXT];
 	CLEANUP_FREE char *sentence = NULL;
 
-	if (err != -EINTR && err != -ETIME && err != -ECANCELED)
+	if (!is_stop(err))
 		return;
 	if (strncmp(fail_sentence(), image, strlen(image)) != 0)
 		fail_in(err, image);
@@ -129,7 +134,9 @@ static int run(struct show *s)
 			 err ? fail_sentence() : "");
 	if (s->errors > ERRORS_SHOWN && !s->args->common.verbose)
 		say(s, "more errors like these were not shown");
-	if (r.warning && !s->args->common.quiet)
+	/* an error is one line, and what it might have meant otherwise is not news then
+	 */
+	if (r.warning && (!err || is_stop(err)) && !s->args->common.quiet)
 		remark(s->program, r.warning);
 	complain(s->program, err);
 	if (!err)

@@ -44,9 +44,8 @@ static const struct argp_option options[] = {
 	 "The image is held by the QEMU that listens there", 30},
 	{NULL, 0, NULL, 0, "Output", 40},
 	{"print-merged", KEY_PRINT_MERGED, "0", OPTION_ARG_OPTIONAL,
-	 "Print the absolute paths of the images that left the chain, after the switch "
-	 "is "
-	 "durable; =0 ends each with a NUL. Others may still use them!",
+	 "After the merge print the absolute paths of the images that left the chain; "
+	 "=0 ends each with a NUL. Others may still use them!",
 	 40},
 	{0},
 };
@@ -100,14 +99,27 @@ static error_t parse_number(int (*parse)(const char *, uint64_t *), const char *
 	return -fail_in(parse(arg, out), option);
 }
 
+/* 0 is rather a subtraction gone wrong than the wish for no limit. */
+static error_t parse_time_limit(struct merge_args *args, const char *arg)
+{
+	error_t err = parse_number(time_parse, "--time-limit", arg,
+				   &args->merge.time_limit_ms);
+
+	if (!err && !args->merge.time_limit_ms)
+		return -fail(EINVAL,
+			     "--time-limit=%s: give a time of a millisecond or more, or "
+			     "leave it out for no limit",
+			     arg);
+	return err;
+}
+
 static error_t parse_option(struct merge_args *args, int key, char *arg)
 {
 	switch (key) {
 	case 'r':
 		return parse_number(size_parse, "--rate", arg, &args->merge.rate);
 	case KEY_TIME_LIMIT:
-		return parse_number(time_parse, "--time-limit", arg,
-				    &args->merge.time_limit_ms);
+		return parse_time_limit(args, arg);
 	case KEY_WAIT_LOCK:
 		args->merge.wait_lock_ms = WAIT_LOCK_MS;
 		return arg ? parse_number(time_parse, "--wait-lock", arg,
@@ -158,6 +170,8 @@ const struct argp merge_argp = {
 
 error_t merge_take_image(struct merge_args *args, const char *arg)
 {
+	if (!*arg)
+		return -fail(EINVAL, "IMAGE is empty; give the path of an image");
 	if (args->merge.image)
 		return -fail(EINVAL, "%s: one IMAGE at a time; there is already %s", arg,
 			     args->merge.image);

@@ -12,7 +12,7 @@ static void line(FILE *to, const char *what, uint64_t bytes)
 {
 	char text[SIZE_TEXT];
 
-	fprintf(to, "  %-15s %10s  (%" PRIu64 " bytes)\n", what, size_format(bytes, text),
+	fprintf(to, "  %-16s %10s %16" PRIu64 " bytes\n", what, size_format(bytes, text),
 		bytes);
 }
 
@@ -42,12 +42,16 @@ static void headline(FILE *to, const struct merge_options *o,
 			r->backing_format ? r->backing_format : "format not recorded");
 }
 
-static void list_swallowed(FILE *to, const struct merge_result *r)
+static void list_swallowed(FILE *to, const struct merge_result *r, bool dry_run)
 {
 	for (size_t i = 0; i < r->n_swallowed; i++) {
 		CLEANUP_FREE char *name = escape_text(r->swallowed[i]);
 
-		fprintf(to, "  %-15s %s\n", i ? "" : "left the chain", name ? name : "");
+		fprintf(to, "  %-16s %s\n",
+			i	  ? ""
+			: dry_run ? "leaves the chain"
+				  : "left the chain",
+			name ? name : "");
 	}
 }
 
@@ -55,10 +59,11 @@ void merge_report(FILE *to, const struct merge_options *o, const struct merge_re
 		  unsigned verbose)
 {
 	const struct merge_counts *c = &r->counts;
-	char old[SIZE_TEXT], new[SIZE_TEXT], speed[SIZE_TEXT], elapsed[SIZE_TEXT];
+	char rate[SIZE_TEXT], elapsed[SIZE_TEXT];
 	uint64_t ms = r->elapsed_ms ? r->elapsed_ms : 1;
 
 	headline(to, o, r);
+	/* nothing is copied, and so there is nothing to count */
 	if (o->type == MERGE_REBASE_UNSAFE)
 		return;
 	line(to, "copied", c->copied);
@@ -67,21 +72,20 @@ void merge_report(FILE *to, const struct merge_options *o, const struct merge_re
 	line(to, "reflinked", c->reflinked);
 	line(to, "zeroed", c->zeroed);
 	line(to, "skipped", c->skipped);
-	if (c->compared || verbose)
+	if (o->type == MERGE_REBASE)
 		line(to, "compared", c->compared);
-	fprintf(to, "  %-15s %s -> %s\n", "file size", size_format(r->old_file_size, old),
-		size_format(r->new_file_size, new));
+	line(to, "file size before", r->old_file_size);
+	line(to, "file size now", r->new_file_size);
 	if (ms < 10000)
 		snprintf(elapsed, sizeof(elapsed), "%.2f s", (double)ms / 1000);
 	else
 		time_format(ms / 1000, elapsed);
-	fprintf(to, "  %-15s %s, %s/s\n", "time", elapsed,
-		size_format(
-			(uint64_t)((double)(c->copied + c->compressed + c->reflinked) *
-				   1000 / (double)ms),
-			speed));
+	size_format((uint64_t)((double)(c->copied + c->compressed + c->reflinked) * 1000 /
+			       (double)ms),
+		    rate);
+	fprintf(to, "  %-16s %10s %14s/s\n", "time", elapsed, rate);
 	if (verbose)
-		list_swallowed(to, r);
+		list_swallowed(to, r, false);
 }
 
 void merge_report_prediction(FILE *to, const struct merge_options *o,
@@ -90,19 +94,24 @@ void merge_report_prediction(FILE *to, const struct merge_options *o,
 	const struct merge_counts *c = &r->counts;
 
 	headline(to, o, r);
+	if (o->type == MERGE_REBASE_UNSAFE)
+		return;
 	line(to, "read", c->read);
 	line(to, "write", c->written);
 	line(to, "copy", c->copied);
-	line(to, "keep compressed", c->compressed);
+	if (c->compressed || verbose)
+		line(to, "keep compressed", c->compressed);
 	line(to, "reflink", c->reflinked);
 	line(to, "zero", c->zeroed);
 	line(to, "skip", c->skipped);
-	if (c->compared)
+	if (o->type == MERGE_REBASE)
 		line(to, "compare", c->compared);
 	line(to, "file size now", r->old_file_size);
 	line(to, "file size then", r->new_file_size);
 	line(to, "space needed", r->space_needed);
 	line(to, "space free", r->space_free);
+	if (r->space_needed > r->space_free)
+		line(to, "space missing", r->space_needed - r->space_free);
 	if (verbose)
-		list_swallowed(to, r);
+		list_swallowed(to, r, true);
 }

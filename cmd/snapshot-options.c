@@ -2,6 +2,7 @@
 #include "snapshot-options.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,8 +19,7 @@ static int parse_cluster(const char *value, struct snapshot_options *o)
 		return err;
 	if (bytes < 1u << QCOW2_MIN_CLUSTER_BITS ||
 	    bytes > 1u << QCOW2_MAX_CLUSTER_BITS || bytes & (bytes - 1))
-		return fail(EINVAL, "must be a power of two from 512 to 2M, not %s",
-			    value);
+		return fail(EINVAL, "give a power of two from 512 to 2M, not %s", value);
 	o->values.cluster_bits = (unsigned)__builtin_ctzll(bytes);
 	return 0;
 }
@@ -31,7 +31,7 @@ static int parse_compat(const char *value, struct snapshot_options *o)
 	else if (strcmp(value, "1.1") == 0 || strcmp(value, "v3") == 0)
 		o->values.version = 3;
 	else
-		return fail(EINVAL, "must be 0.10 (or v2) or 1.1 (or v3), not %s", value);
+		return fail(EINVAL, "give 0.10 (or v2) or 1.1 (or v3), not %s", value);
 	return 0;
 }
 
@@ -45,7 +45,7 @@ static int parse_switch(const char *value, bool *on)
 		if (*on || strcmp(value, words[i][1]) == 0)
 			return 0;
 	}
-	return fail(EINVAL, "must be on or off, not %s", value);
+	return fail(EINVAL, "give on or off, not %s", value);
 }
 
 static int parse_extended(const char *value, struct snapshot_options *o)
@@ -65,7 +65,7 @@ static int parse_compression(const char *value, struct snapshot_options *o)
 	else if (strcmp(value, "zstd") == 0)
 		o->values.compression = QCOW2_ZSTD;
 	else
-		return fail(EINVAL, "must be zlib or zstd, not %s", value);
+		return fail(EINVAL, "give zlib or zstd, not %s", value);
 	return 0;
 }
 
@@ -79,7 +79,7 @@ static int parse_refcount(const char *value, struct snapshot_options *o)
 			return 0;
 		}
 	}
-	return fail(EINVAL, "must be 1, 2, 4, 8, 16, 32 or 64, not %s", value);
+	return fail(EINVAL, "give 1, 2, 4, 8, 16, 32 or 64, not %s", value);
 }
 
 static int parse_format(const char *value, struct snapshot_options *o)
@@ -89,7 +89,7 @@ static int parse_format(const char *value, struct snapshot_options *o)
 	else if (strcmp(value, "qcow2") == 0)
 		o->format = "qcow2";
 	else
-		return fail(EINVAL, "must be raw or qcow2, not %s", value);
+		return fail(EINVAL, "give raw or qcow2, not %s", value);
 	return 0;
 }
 
@@ -132,13 +132,16 @@ static int parse_one(char *text, struct snapshot_options *o)
 			    text);
 	*value++ = '\0';
 	for (size_t i = 0; i < N_OPTIONS; i++) {
+		CLEANUP_FREE char *where = NULL;
 		int err;
 
 		if (strcmp(text, table[i].name) != 0)
 			continue;
 		err = table[i].parse(value, o);
 		o->asked |= table[i].asked;
-		return err ? fail_in(fail_in(err, text), "-o") : 0;
+		if (err && asprintf(&where, "-o %s", text) >= 0)
+			fail_in(err, where);
+		return err;
 	}
 	return explain_unknown(text);
 }

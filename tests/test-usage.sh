@@ -20,8 +20,7 @@ testCommonOptions()
 		assertTrue "$p takes -q, -v, --json" \
 			"grep -q -- --json '$WORK/out' && grep -q -- -q, '$WORK/out' && grep -q -- -v, '$WORK/out'"
 		assert_status 64 $p --nonsense
-		assert_err .
-		assert_status 64 $p
+		assert_err "^$p: .*--nonsense"
 	done
 	chain-info --help >/dev/full 2>/dev/null
 	assertEquals "a failed write" 74 $?
@@ -36,6 +35,7 @@ testWrongArguments()
 	while read -r args; do
 		# shellcheck disable=SC2086
 		assert_status 64 $args
+		assert_one_error
 	done <<-END
 		chain-stream -b A.qcow2 --depth=2 D.qcow2
 		chain-stream --depth=0 D.qcow2
@@ -52,15 +52,30 @@ testWrongArguments()
 		chain-stream --pause --resume D.qcow2
 		chain-stream -b D.qcow2 D.qcow2
 		chain-stream --pause
+		chain-stream --time-limit=0 D.qcow2
+		chain-stream --backing-string=A.qcow2 D.qcow2
+		chain-stream --backing-string=A.qcow2 --depth=1 D.qcow2
 		chain-rebase D.qcow2
 		chain-rebase -b A.qcow2
 		chain-rebase -b A.qcow2 -F nonsense D.qcow2
-		chain-rebase -b A.qcow2 --depth=2 D.qcow2
 		chain-snapshot D.qcow2
 		chain-snapshot A.qcow2 B.qcow2 C.qcow2
 		chain-info --map --check D.qcow2
 		chain-info --watch=x
+		chain-info --watch=0
+		chain-info -o NAME D.qcow2
 	END
+	for args in "chain-stream" "chain-info" "chain-snapshot" "chain-rebase -b A.qcow2"; do
+		# shellcheck disable=SC2086
+		assert_status 64 $args
+		assert_one_error
+		assert_err 'which IMAGE'
+	done
+	for args in "chain-stream" "chain-info" "chain-rebase -b A.qcow2"; do
+		# shellcheck disable=SC2086
+		assert_status 64 $args ''
+		assert_one_error
+	done
 	assert_frozen
 }
 

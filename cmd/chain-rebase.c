@@ -21,7 +21,7 @@ struct args {
 static const struct argp_option options[] = {
 	{NULL, 0, NULL, 0, "What to do", 10},
 	{"base", 'b', "NEWBASE", 0, "The new backing file; '' is none", 10},
-	{"backing-format", 'F', "FORMAT", 0,
+	{"backing-format", 'F', "FMT", 0,
 	 "Its format, qcow2 or raw (default: as recorded in the chain, else by magic)",
 	 10},
 	{"unsafe", 'u', NULL, 0,

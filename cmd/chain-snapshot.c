@@ -36,7 +36,7 @@ static const struct argp_option options[] = {
 	 "is IMAGE or none",
 	 10},
 	{"qmp", KEY_QMP, "SOCKET[,NODE]", 0,
-	 "IMAGE is in use by the QEMU that listens on SOCKET", 10},
+	 "IMAGE is held by the QEMU that listens there (not in this version)", 10},
 	{0},
 };
 

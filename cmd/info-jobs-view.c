@@ -38,7 +38,8 @@ static bool time_left(const struct page_view *v, uint64_t *seconds)
 	    p->done > p->total)
 		return false;
 	*seconds = (uint64_t)(elapsed * (double)(p->total - p->done) / (double)p->done /
-			      1000);
+			      1000) +
+		   (p->done < p->total);
 	return true;
 }
 

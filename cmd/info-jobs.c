@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -84,9 +85,16 @@ static void redraw(const char *text)
 	fputs("\033[J", stdout);
 }
 
+static bool can_redraw(void)
+{
+	const char *term = getenv("TERM");
+
+	return isatty(STDOUT_FILENO) && term && *term && strcmp(term, "dumb") != 0;
+}
+
 static void show(const struct info_jobs_options *o, const char *text, const char *before)
 {
-	if (!o->json && isatty(STDOUT_FILENO)) {
+	if (!o->json && can_redraw()) {
 		if (!before)
 			fputs("\033[2J", stdout);
 		redraw(text);

@@ -29,7 +29,8 @@ static const struct argp_option options[] = {
 	 "Stop after T (s m h) with status 75; the next run goes on from there", 20},
 	{"wait-lock", KEY_WAIT_LOCK, "T", OPTION_ARG_OPTIONAL,
 	 "Wait up to T (10m if not said) for an image that is in use", 20},
-	{"jobs", 'j', "N", 0, "Use N threads (default: the processors, at most 8)", 20},
+	{"jobs", 'j', "N", 0, "Use N threads (default: one per processor, at most 8)",
+	 20},
 	{NULL, 0, NULL, 0, "How to work", 30},
 	{"dry-run", 'n', NULL, 0, "Change nothing; print exactly what would be done", 30},
 	{"verify", KEY_VERIFY, NULL, 0,
@@ -41,7 +42,7 @@ static const struct argp_option options[] = {
 	{"backing-string", KEY_BACKING_STRING, "S", 0,
 	 "Store S in the header as the name of the backing file", 30},
 	{"qmp", KEY_QMP, "SOCKET[,NODE]", 0,
-	 "The image is held by the QEMU that listens there", 30},
+	 "IMAGE is held by the QEMU that listens there (not in this version)", 30},
 	{NULL, 0, NULL, 0, "Output", 40},
 	{"print-merged", KEY_PRINT_MERGED, "0", OPTION_ARG_OPTIONAL,
 	 "After the merge print the absolute paths of the images that left the chain; "

@@ -274,7 +274,7 @@ static int open_qcow2(struct image *img, unsigned flags, size_t cache_bytes)
 static int open_into(struct image *img, const char *path, unsigned flags,
 		     size_t cache_bytes)
 {
-	struct stat st;
+	struct stat st = {0};
 	int err;
 
 	img->path = strdup(path);

@@ -187,7 +187,7 @@ static int map_l2(struct image *img, uint64_t l2, struct extent *out)
 	unsigned bytes = qcow2_word_bytes(h), chunk = WORDS_FIRST;
 	uint64_t in = out->start & (cluster - 1);
 	uint8_t words[WORDS_MAX * 16];
-	struct qcow2_mapping m;
+	struct qcow2_mapping m = {.kind = QCOW2_HOLE};
 	struct qcow2_word w;
 	int err = image_l2_word(img, l2, index, &w);
 

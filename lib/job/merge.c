@@ -59,7 +59,9 @@ static unsigned *passes_of(const struct merge *m, unsigned *count, unsigned *per
 	unsigned n = active(m)->n_tables, *tables = calloc(n, sizeof(*tables));
 	uint64_t max = qcow2_refcount_max(active(m)->header.refcount_order);
 
-	for (unsigned i = 0; tables && i < n; i++)
+	if (!tables)
+		return NULL;
+	for (unsigned i = 0; i < n; i++)
 		tables[i] = n - 1 - i;
 	*per_pass = n <= max ? n : 1;
 	*count = n / *per_pass;

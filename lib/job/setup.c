@@ -219,7 +219,7 @@ static int check_string(const struct setup *s)
 	struct stat st;
 	int err;
 
-	if (!s->string)
+	if (!s->string || !base)
 		return 0;
 	err = name_parse(s->string, s->options->image, &name);
 	if (err)

@@ -4,7 +4,6 @@
  * may look at images in use; shows broken chains as far as they go.
  */
 #include <errno.h>
-#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -271,7 +270,7 @@ int main(int argc, char **argv)
 	struct output out = {.args = &args};
 	int err, status;
 
-	setlocale(LC_CTYPE, "");
+	info_table_locale();
 	common_begin(PROGRAM);
 	err = -argp_parse(&argp, argc, argv, 0, NULL, &args);
 	if (!err)

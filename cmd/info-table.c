@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <langinfo.h>
 #include <libsmartcols/libsmartcols.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,9 @@
 
 /* Below that an indented tree cannot be read any more: the lines follow each other. */
 #define TREE_DEPTH 24
+
+/* The locale of the user is not UTF-8: no lines are drawn. Set once, at the start. */
+static bool plain;
 
 struct info_table {
 	struct info_columns columns;
@@ -26,9 +30,22 @@ static int no_memory(void)
 	return fail(ENOMEM, "out of memory");
 }
 
+static bool is_utf8(void)
+{
+	return strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+}
+
+void info_table_locale(void)
+{
+	setlocale(LC_CTYPE, "");
+	plain = !is_utf8();
+	if (plain)
+		setlocale(LC_CTYPE, "C.UTF-8");
+}
+
 static bool draws_lines(void)
 {
-	return isatty(STDOUT_FILENO) && strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+	return isatty(STDOUT_FILENO) && !plain;
 }
 
 struct info_table *info_table_new(const struct info_columns *columns, bool headings,
@@ -46,8 +63,8 @@ struct info_table *info_table_new(const struct info_columns *columns, bool headi
 		return NULL;
 	}
 	scols_table_enable_ascii(t->table, !draws_lines());
-	/* every cell is escaped already, and once is enough */
-	scols_table_enable_noencoding(t->table, 1);
+	/* every cell is escaped already, and once is enough; but see info_table_locale */
+	scols_table_enable_noencoding(t->table, is_utf8());
 	scols_table_enable_noheadings(t->table, !headings);
 	for (size_t i = 0; i < columns->count; i++) {
 		const struct info_column *c = columns->column[i];

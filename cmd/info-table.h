@@ -7,6 +7,13 @@
 
 struct info_table;
 
+/*
+ * Take the user's locale, at the start of the program. The width of names is told by
+ * libsmartcols, which never ends over a byte above 127 in the locale C (that of cron): so
+ * names are UTF-8 there too, as in everything else that we print, but no lines are drawn.
+ */
+void info_table_locale(void);
+
 /* NULL: out of memory. headings: with a first line of names. bytes: plain numbers. */
 struct info_table *info_table_new(const struct info_columns *columns, bool headings,
 				  bool bytes);

@@ -88,6 +88,23 @@ testControlWithoutMerge()
 	done
 }
 
+# In the locale that cron has, names are what they are elsewhere, and no lines are drawn.
+testPlainLocale()
+{
+	local name=$'\xc3\xbcber\xff.qcow2' locale
+
+	make_chain
+	over "$name" D.qcow2
+	for locale in C POSIX C.UTF-8; do
+		LIMIT=10 assert_status 0 env LC_ALL=$locale chain-info "$name"
+		assert_out '^über\\xff.qcow2 +qcow2'
+		LIMIT=10 assert_status 0 env LC_ALL=$locale chain-info --map "$name"
+		LIMIT=10 assert_status 0 env LC_ALL=$locale chain-info --jobs "$name"
+		LIMIT=10 assert_status 0 env LC_ALL=$locale chain-stream -n -b A.qcow2 "$name"
+		assert_out '^über\\xff.qcow2: would merge 3 images'
+	done
+}
+
 # A closed stdout or stderr does no harm.
 testClosedDescriptors()
 {

@@ -74,6 +74,16 @@ static int describe(const struct merge_bar *bar, enum merge_state state,
 	return n;
 }
 
+/* As much of the line as fits, without a number that is cut in two. */
+static int whole_parts(const char *line, int columns)
+{
+	for (int n = columns; n > 1; n--) {
+		if (line[n] == ' ' && line[n + 1] == ' ' && line[n - 1] != ' ')
+			return n;
+	}
+	return 0;
+}
+
 static void draw(struct merge_bar *bar, enum merge_state state,
 		 const struct merge_counts *c, uint64_t rate)
 {
@@ -95,7 +105,7 @@ static void draw(struct merge_bar *bar, enum merge_state state,
 	}
 	n += snprintf(line + n, sizeof(line) - (size_t)n, "%s", text);
 	if (n > columns)
-		n = columns > 0 ? columns : 0;
+		n = whole_parts(line, columns);
 	/* blanks over the rest of a longer line before */
 	fprintf(stderr, "\r%.*s", n, line);
 	if (bar->columns > n && n < columns)

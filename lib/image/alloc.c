@@ -19,7 +19,7 @@ int alloc_open(struct alloc *a, struct image *img, bool dry)
 {
 	const struct qcow2_header *h = &img->header;
 
-	*a = (struct alloc){.img = img, .dry = dry};
+	*a = (struct alloc){.img = img, .dry = dry, .old_size = img->file_size};
 	pthread_mutex_init(&a->lock, NULL);
 	a->start = round_up(img->file_size, image_cluster_size(img));
 	a->next = a->start;
@@ -132,10 +132,18 @@ static int find_free(struct alloc *a)
 static int extend(struct alloc *a)
 {
 	uint64_t size = round_up(a->next, EXTEND);
+	int r;
 
 	if (a->dry || a->next <= a->img->file_size)
 		return 0;
-	if (ftruncate(a->img->fd, (off_t)size) < 0)
+	r = ftruncate(a->img->fd, (off_t)size);
+	/* A limit on the size of files (ulimit -f) may still leave room for what is
+	 * needed. */
+	if (r < 0 && errno == EFBIG) {
+		size = a->next;
+		r = ftruncate(a->img->fd, (off_t)size);
+	}
+	if (r < 0)
 		return fail_errno(errno, "cannot extend the file to %ju bytes",
 				  (uintmax_t)size);
 	a->img->file_size = size;
@@ -184,6 +192,10 @@ int alloc_blob(struct alloc *a, uint32_t bytes, uint64_t paths, uint64_t *host)
 	bool shares;
 	int err;
 
+	if (size > cluster)
+		return fail(EINVAL,
+			    "a compressed cluster of %u bytes is larger than a cluster",
+			    bytes);
 	if (a->blob_next)
 		room = round_up(a->blob_next + 1, cluster) - a->blob_next;
 	shares = room && room < cluster && a->blob_users + paths <= max;
@@ -211,27 +223,42 @@ int alloc_blob(struct alloc *a, uint32_t bytes, uint64_t paths, uint64_t *host)
 	return 0;
 }
 
+void alloc_reach(struct alloc *a, uint64_t end)
+{
+	LOCK_SCOPE(&a->lock);
+
+	a->reach = max_u64(a->reach, end);
+}
+
+/* What the file is cut to at the end. */
+static uint64_t final_size(const struct alloc *a)
+{
+	return max_u64(a->next > a->start ? a->next : a->old_size, a->reach);
+}
+
 uint64_t alloc_file_size(struct alloc *a)
 {
 	LOCK_SCOPE(&a->lock);
 
-	return a->next > a->start ? a->next : a->dry ? a->img->file_size : a->start;
+	return final_size(a);
 }
 
 int alloc_close(struct alloc *a)
 {
+	uint64_t size;
 	int err = 0;
 
 	if (!a->img)
 		return 0; /* closed before */
-	if (!a->dry && a->next > a->start) {
-		if (ftruncate(a->img->fd, (off_t)a->next) < 0)
+	size = final_size(a);
+	if (!a->dry && size > a->old_size) {
+		if (ftruncate(a->img->fd, (off_t)size) < 0)
 			err = fail_errno(errno, "cannot cut the file to its length");
 		else
-			a->img->file_size = a->next;
+			a->img->file_size = size;
 	}
 	free(a->blocks);
 	pthread_mutex_destroy(&a->lock);
-	*a = (struct alloc){.next = a->next};
+	*a = (struct alloc){0};
 	return err;
 }

@@ -36,6 +36,8 @@ struct alloc {
 	bool dry;
 	pthread_mutex_t lock; /* all below */
 	uint64_t start; /* host offset of the first cluster that is ours */
+	uint64_t old_size; /* of the file, at alloc_open */
+	uint64_t reach; /* see alloc_reach */
 	uint64_t next; /* ... of the next one */
 	uint64_t
 		range; /* refcount table index that next is known to be counted by, + 1 */
@@ -63,6 +65,10 @@ int alloc_run(struct alloc *a, uint64_t want, uint64_t *host, uint64_t *got);
  * words will share. *host is a multiple of 512.
  */
 int alloc_blob(struct alloc *a, uint32_t bytes, uint64_t paths, uint64_t *host);
+
+/* The file will be this long at least: something lies there already, cut short by its
+ * writer. */
+void alloc_reach(struct alloc *a, uint64_t end);
 
 /* How long the file is or will be, bytes. */
 uint64_t alloc_file_size(struct alloc *a);

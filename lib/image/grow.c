@@ -91,6 +91,11 @@ static int move_table(const struct growth *g, uint64_t *syncs)
 	uint8_t buf[CACHE_SLICE];
 	int err = 0;
 
+	/* Should we die before the old table's refcounts are down, a sweep finds it. */
+	if (img->header.has_mark && old < img->header.mark) {
+		change.set_mark = true;
+		change.mark = old;
+	}
 	for (uint64_t at = 0; at < bytes && !err; at += sizeof(buf)) {
 		size_t n = min_u64(sizeof(buf), bytes - at);
 

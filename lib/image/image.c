@@ -342,3 +342,16 @@ void image_close(struct image *img)
 	pthread_mutex_destroy(&img->run_lock);
 	free(img);
 }
+
+int image_is_unchanged(struct image *img, bool *same)
+{
+	struct image *again;
+	/* A second descriptor may come and go: OFD locks do not end with it. */
+	int err = image_open(&again, img->path, img->format, IMAGE_NO_DATA, 1);
+
+	*same = !err && image_same_file(img, again) &&
+		img->file_size == again->file_size &&
+		memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
+	image_close(err ? NULL : again);
+	return 0;
+}

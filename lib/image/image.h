@@ -80,6 +80,12 @@ int image_open(struct image **out, const char *path, enum image_format format,
 	       unsigned flags, size_t cache_bytes);
 void image_close(struct image *img);
 
+/*
+ * Was the file changed, or another put in its place, since it was opened? For those who
+ * could take their lock only after the open: *same, by header, length and inode.
+ */
+int image_is_unchanged(struct image *img, bool *same);
+
 /* What the first bytes of the file at path say: IMAGE_QCOW2 by magic, else IMAGE_RAW. */
 int image_probe(const char *path, enum image_format *format);
 

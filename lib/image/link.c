@@ -32,13 +32,14 @@ struct group {
 	uint64_t paths; /* L1 entries that lead to it */
 	bool wanted; /* one of them belongs to the pass */
 	bool active; /* one of them is the active table */
+	uint64_t size; /* guest bytes that the largest table of the pass among them covers
+			*/
 	bool fresh; /* made by this commit */
 };
 
 struct commit {
 	struct committer *c;
 	struct image *img;
-	const struct batch *batch;
 	struct group *groups;
 	size_t n_groups;
 	uint64_t l1_index; /* what groups are about; UINT64_MAX: nothing yet */
@@ -65,6 +66,12 @@ static bool covers(const struct image *img, unsigned table, uint64_t l1_index)
 	return l1_index < t->l1_entries && l1_index <= (t->size - 1) >> bits && t->size;
 }
 
+/* In whole clusters: what lies beyond is not the table's, and a later resize shows it. */
+static uint64_t size_of(const struct image *img, unsigned table)
+{
+	return round_up(img->tables[table].size, image_cluster_size(img));
+}
+
 /*
  * The groups of one L1 index. groups must have room for all tables and one more; the
  * group of those without a table, if any, comes last with l2 == 0.
@@ -84,7 +91,10 @@ static int resolve(const struct committer *c, uint64_t l1_index, struct group *g
 		if (err)
 			return err;
 		if (!l2) {
-			missing.paths += wanted && covers(c->img, t, l1_index);
+			if (wanted && covers(c->img, t, l1_index)) {
+				missing.paths++;
+				missing.size = max_u64(missing.size, size_of(c->img, t));
+			}
 			continue;
 		}
 		while (i < n && groups[i].l2 != l2)
@@ -94,6 +104,8 @@ static int resolve(const struct committer *c, uint64_t l1_index, struct group *g
 		groups[i].paths++;
 		groups[i].wanted |= wanted;
 		groups[i].active |= t == 0;
+		if (wanted)
+			groups[i].size = max_u64(groups[i].size, size_of(c->img, t));
 	}
 	if (missing.paths)
 		groups[n++] = missing;
@@ -123,13 +135,13 @@ int link_paths(const struct committer *c, uint64_t l1_index, uint64_t *missing,
 /* A new L2 table: counted in S1, shown by its L1 words in S2. */
 static int add_table(struct commit *k, struct group *g)
 {
-	const struct batch *b = k->batch;
+	const struct batch *spare = &k->c->spare;
 	uint64_t l1_word;
 	int err;
 
-	for (size_t i = 0; i < b->n_tables; i++)
-		if (b->tables[i].l1_index == k->l1_index)
-			g->l2 = b->tables[i].host;
+	for (size_t i = 0; i < spare->n_tables; i++)
+		if (spare->tables[i].l1_index == k->l1_index)
+			g->l2 = spare->tables[i].host;
 	if (!g->l2)
 		return fail(EINVAL, "no L2 table was allocated for L1 entry %ju",
 			    (uintmax_t)k->l1_index);
@@ -173,7 +185,7 @@ static int matches(const struct commit *k, const struct group *g, const struct l
 
 	if (err)
 		return err;
-	if (l->kind == LINK_FILL) {
+	if (l->kind == LINK_FILL && (l->expect.word || l->expect.bitmap)) {
 		*yes = w.word == l->expect.word && w.bitmap == l->expect.bitmap;
 		return 0;
 	}
@@ -239,7 +251,7 @@ static int link_cluster(struct commit *k, const struct link *l, uint64_t i)
 	for (size_t g = 0; g < k->n_groups && !err; g++) {
 		bool yes = false;
 
-		if (!k->groups[g].wanted)
+		if (!k->groups[g].wanted || guest >= k->groups[g].size)
 			continue;
 		err = matches(k, &k->groups[g], l, index, &yes);
 		paths += yes ? k->groups[g].paths : 0;
@@ -253,7 +265,7 @@ static int link_cluster(struct commit *k, const struct link *l, uint64_t i)
 		struct group *to = &k->groups[g];
 		bool yes = false;
 
-		if (to->wanted)
+		if (to->wanted && guest < to->size)
 			err = matches(k, to, l, index, &yes);
 		if (!err && yes)
 			err = changes_add(to->fresh ? &k->fresh_words
@@ -325,15 +337,46 @@ static int write_out(struct commit *k)
 	return err;
 }
 
+static int keep_tables(struct committer *c, struct batch *b)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < b->n_tables && !err; i++)
+		err = batch_add_table(&c->spare, b->tables[i].l1_index,
+				      b->tables[i].host);
+	b->n_tables = 0;
+	return err;
+}
+
+/* Linked tables are in the L1 now. */
+static int drop_used_tables(struct committer *c)
+{
+	struct batch *spare = &c->spare;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < spare->n_tables; i++) {
+		uint64_t missing, total;
+		int err = link_paths(c, spare->tables[i].l1_index, &missing, &total);
+
+		if (err)
+			return err;
+		if (missing)
+			spare->tables[kept++] = spare->tables[i];
+	}
+	spare->n_tables = kept;
+	return 0;
+}
+
 int link_commit(struct committer *c, struct batch *b)
 {
-	struct commit k = {.c = c, .img = c->img, .batch = b, .l1_index = UINT64_MAX};
+	struct commit k = {.c = c, .img = c->img, .l1_index = UINT64_MAX};
 	int err = 0;
 
 	if (c->broken)
 		return fail(EIO, "a sync failed before; nothing more is written");
-	if (!b->n_links)
-		return 0;
+	err = keep_tables(c, b);
+	if (err || !b->n_links)
+		return err;
 	k.groups = calloc(c->img->n_tables + 1, sizeof(*k.groups));
 	if (!k.groups)
 		err = fail(ENOMEM, "out of memory");
@@ -351,6 +394,13 @@ int link_commit(struct committer *c, struct batch *b)
 	}
 	raises_release(&k.raises);
 	if (!err)
+		err = drop_used_tables(c);
+	if (!err)
 		batch_reset(b);
 	return err;
+}
+
+void link_release(struct committer *c)
+{
+	batch_release(&c->spare);
 }

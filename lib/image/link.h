@@ -77,6 +77,11 @@ struct committer {
 	bool broken; /* a sync failed: nothing more is written */
 	bool torn; /* a commit failed half way: refcounts may be up without a link (leaks)
 		    */
+	/*
+	 * L2 tables that were allocated and not linked yet, of this and earlier batches:
+	 * the item that asked for one may have failed. Freed by link_release.
+	 */
+	struct batch spare;
 	uint64_t lost; /* clusters whose word was not what the link expected */
 	uint64_t syncs;
 };
@@ -86,6 +91,9 @@ struct committer {
  * written. Links to one guest cluster twice in a batch are an error of the caller.
  */
 int link_commit(struct committer *c, struct batch *b);
+
+/* Between passes and at the end: forget the tables that nothing was linked into. */
+void link_release(struct committer *c);
 
 /*
  * For the L1 entry at this index: how many L1 paths of the pass have no L2 table there

@@ -23,6 +23,7 @@
 #include "image/cache.h"
 #include "image/refs.h"
 #include "image/tally.h"
+#include "qcow2/refcount.h"
 
 struct sweep {
 	struct image *img;
@@ -124,6 +125,34 @@ static int sweep_all(struct sweep *s, uint64_t first)
 	return err;
 }
 
+/*
+ * What is counted past the end of the file: the counting reached the disk and the length
+ * of the file did not. Nothing refers to it (that would be damage, found before).
+ */
+static int sweep_past_end(struct sweep *s, uint64_t first)
+{
+	const struct qcow2_header *h = &s->img->header;
+	unsigned bits = qcow2_refblock_bits(h);
+	uint64_t blocks = (uint64_t)h->refcount_table_clusters << (h->cluster_bits - 3);
+	struct refpeek peek = {.img = s->img};
+	int err = 0;
+
+	first = max_u64(first, s->clusters);
+	for (uint64_t i = first >> bits; i < blocks && !err; i++) {
+		uint64_t from = max_u64(first, i << bits), end = (i + 1) << bits, block;
+
+		err = refs_block(s->img, from, &block);
+		for (uint64_t c = from; block && c < end && !err; c++) {
+			uint64_t count;
+
+			err = refpeek_get(&peek, c, &count);
+			if (!err && count)
+				err = run_add(s, c, 0);
+		}
+	}
+	return err ? err : run_flush(s);
+}
+
 /* The tail of the file was handed out, counted or not. */
 static int sweep_cut(struct sweep *s, uint64_t from, uint64_t *freed)
 {
@@ -154,10 +183,11 @@ int image_sweep(struct image *img, uint64_t from, uint64_t *freed)
 	s.clusters = div_up(s.length, image_cluster_size(img));
 	if (s.clusters > INT_MAX)
 		return fail(EUCLEAN, "the file has more clusters than can be counted");
-	if (first >= s.clusters)
-		return 0;
 	s.end = first;
-	err = sweep_all(&s, first);
+	if (first < s.clusters)
+		err = sweep_all(&s, first);
+	if (!err)
+		err = sweep_past_end(&s, first);
 	if (!err)
 		err = sync_data(img->fd);
 	return err ? err : sweep_cut(&s, from, freed);

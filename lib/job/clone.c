@@ -92,12 +92,16 @@ static int copy_instead(struct worker *w, const struct piece *p, uint64_t from,
 	for (uint64_t at = 0; at < length && !err; at += PLAN_COPY_MAX) {
 		size_t n = min_u64(PLAN_COPY_MAX, length - at);
 
-		err = worker_room(&w->buf, &w->buf_size, n);
+		err = limit_take(w->engine->limit, n);
+		if (!err)
+			err = worker_room(&w->buf, &w->buf_size, n);
 		if (!err)
 			err = read_at(p->image->data_fd, w->buf, n, from + at);
 		if (err)
 			return fail_in(err, p->image->path);
 		err = write_at(fd, w->buf, n, to + at);
+		if (!err)
+			write_behind(fd, to + at, n);
 	}
 	w->done.copied += length;
 	w->done.read += length;

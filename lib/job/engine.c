@@ -67,6 +67,21 @@ static void set_error(struct engine *e, int err)
 	pthread_cond_broadcast(&e->changed);
 }
 
+static bool is_stop(int err)
+{
+	return err == -EINTR || err == -ETIME || err == -ECANCELED;
+}
+
+/* What was copied is not linked: that matters more than that somebody asked to stop. */
+static void set_commit_error(struct engine *e, int err)
+{
+	if (is_stop(e->error) && !is_stop(err)) {
+		free(TAKE(e->sentence));
+		e->error = 0;
+	}
+	set_error(e, err);
+}
+
 int engine_fail(struct engine *e, int err)
 {
 	LOCK_SCOPE(&e->lock);
@@ -105,7 +120,7 @@ bool engine_fault(struct engine *e, const char *operation, int err)
 	LOCK_SCOPE(&e->lock);
 
 	/* Our own stops, and damage that no second try mends, are not faults. */
-	if (err == -EINTR || err == -ETIME || err == -ECANCELED || err == -ENOMEM ||
+	if (is_stop(err) || err == -ENOMEM ||
 	    (!stops && e->on_error != ON_ERROR_IGNORE)) {
 		set_error(e, err);
 		return false;
@@ -156,18 +171,26 @@ static bool is_full(const struct slot *s)
 			     clock_ms() - s->opened_ms >= BATCH_MS);
 }
 
+/* Items join the other slot from now on, if it is free. */
+static bool close_filling(struct engine *e)
+{
+	if (e->slots[e->filling ^ 1].closed)
+		return false;
+	e->slots[e->filling].closed = true;
+	e->filling ^= 1;
+	pthread_cond_broadcast(&e->changed);
+	return true;
+}
+
 struct slot *engine_join(struct engine *e)
 {
 	LOCK_SCOPE(&e->lock);
 	struct slot *s = &e->slots[e->filling];
 
-	if (is_full(s)) {
-		s->closed = true;
-		e->filling ^= 1;
-		pthread_cond_broadcast(&e->changed);
-		s = &e->slots[e->filling];
-		while (s->closed)
+	while (is_full(s)) {
+		if (!close_filling(e))
 			pthread_cond_wait(&e->changed, &e->lock);
+		s = &e->slots[e->filling];
 	}
 	if (!s->joined++)
 		s->opened_ms = clock_ms();
@@ -206,30 +229,31 @@ int engine_leave(struct engine *e, struct slot *s, const struct link *links, siz
 		err = keep_item(s, item);
 	s->clusters = s->batch.clusters;
 	s->bytes += bytes;
+	if (!err && item)
+		s->done += plan_item_bytes(e->plan, item);
 	if (--s->outstanding == 0)
 		pthread_cond_broadcast(&e->changed);
 	return err;
 }
 
-/* The slot that is ready to be committed, once there is one; NULL at the end. */
+/*
+ * The slot that is to be committed next, once it is ready; NULL at the end. Strictly in
+ * the order in which they were filled: a later one builds on L2 tables of an earlier one.
+ */
 static struct slot *ready(struct engine *e)
 {
 	for (;;) {
-		for (int i = 0; i < 2; i++) {
-			struct slot *s = &e->slots[(e->filling + 1 + (unsigned)i) & 1];
+		struct slot *oldest = &e->slots[e->filling ^ 1];
 
-			if (s->closed && !s->outstanding)
-				return s;
-		}
-		if (e->no_more) {
-			struct slot *s = &e->slots[e->filling];
-
-			if (!s->joined)
-				return NULL;
-			s->closed = true;
-			continue;
-		}
-		pthread_cond_wait(&e->changed, &e->lock);
+		if (oldest->closed && !oldest->outstanding)
+			return oldest;
+		if (!oldest->closed && e->no_more && !e->slots[e->filling].joined)
+			return NULL;
+		/* Time closes a batch too, when nobody joins. */
+		if (!oldest->closed && (e->no_more || is_full(&e->slots[e->filling])))
+			close_filling(e);
+		else
+			wait_ms(e, 200);
 	}
 }
 
@@ -254,14 +278,18 @@ void *engine_committer(void *opaque)
 		pthread_mutex_unlock(&e->lock);
 		err = commit_slot(e, s);
 		pthread_mutex_lock(&e->lock);
-		if (err)
-			set_error(e, err);
+		if (err) {
+			set_commit_error(e, err);
+			e->counts.done -= s->done;
+		}
 		batch_reset(&s->batch);
 		forget_items(s);
 		s->closed = false;
-		s->joined = s->bytes = s->clusters = 0;
+		s->joined = s->bytes = s->clusters = s->done = 0;
 		pthread_cond_broadcast(&e->changed);
 	}
+	e->finished = true;
+	pthread_cond_broadcast(&e->changed);
 	pthread_mutex_unlock(&e->lock);
 	return NULL;
 }
@@ -286,9 +314,9 @@ static void watch_until_done(struct engine *e, void (*watch)(void *), void *opaq
 
 	while (!done) {
 		pthread_mutex_lock(&e->lock);
-		if (!e->no_more)
+		if (!e->finished)
 			wait_ms(e, 100);
-		done = e->no_more;
+		done = e->finished;
 		pthread_mutex_unlock(&e->lock);
 		watch(opaque);
 	}
@@ -300,7 +328,7 @@ int engine_run(struct engine *e, void (*watch)(void *opaque), void *opaque)
 	unsigned n = 0;
 	int err;
 
-	e->no_more = false;
+	e->no_more = e->finished = false;
 	e->turn_next = 0;
 	e->running = e->threads;
 	err = pthread_create(&committer, NULL, engine_committer, e);

@@ -44,6 +44,7 @@ struct slot {
 	uint64_t joined; /* items that joined it */
 	uint64_t bytes; /* written or cloned in it */
 	uint64_t clusters;
+	uint64_t done; /* guest bytes of the items that are done in it */
 	uint64_t opened_ms;
 	struct item *items; /* --verify: what it holds */
 	size_t n_items, cap_items;
@@ -74,6 +75,7 @@ struct engine {
 	unsigned filling; /* the slot that items join */
 	unsigned running; /* worker threads that have not ended */
 	bool no_more; /* no item will join any more: the committer ends */
+	bool finished; /* the committer has ended */
 	struct merge_counts counts;
 	uint64_t left_out; /* guest bytes that data showed to be the same or zero */
 	int error; /* the first one; workers stop taking items */

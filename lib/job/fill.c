@@ -80,6 +80,8 @@ static int link_word(struct worker *w, struct slot *s, const struct qcow2_word *
 	else if (link.data && !link.host)
 		return t->ops->lease(t, &s->batch, link.guest, 1, &link.host, &got)
 			       ?: worker_add_link(w, &link, NO_DATA);
+	if (link.data)
+		t->ops->reach(t, link.host + (1ull << w->bits));
 	err = t->ops->prepare(t, &s->batch, link.guest, 1);
 	return err ? err : worker_add_link(w, &link, NO_DATA);
 }
@@ -93,9 +95,13 @@ int worker_lease_fill(struct worker *w, struct slot *s)
 	int err = 0;
 
 	for (unsigned i = 0; i < p->n_pass && !err; i++) {
+		const struct image_table *table = &img->tables[p->pass[i]];
 		struct qcow2_word word = {0, 0};
 		uint64_t l2;
 
+		/* A table that does not reach so far needs nothing. */
+		if (w->item.start >= table->size || index >= table->l1_entries)
+			continue;
 		err = image_l2_offset(img, p->pass[i], index, &l2);
 		if (!err && l2)
 			err = image_l2_word(img, l2, in, &word);

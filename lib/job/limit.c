@@ -108,7 +108,7 @@ int limit_take(struct limit *l, uint64_t bytes)
 
 		if (err)
 			return err;
-		if (!l->paused && !l->rate)
+		if (!l->paused && (!l->rate || !bytes))
 			return 0;
 		earn(l, now);
 		if (!l->paused && l->credit >= 0)

@@ -43,10 +43,8 @@ static int plan_of(const struct merge *m, struct plan *p, const unsigned *pass,
 	int err = plan_init(p, s->chain, s->keep, s->new_chain, pass, n, s->clonable,
 			    s->reflink_unit);
 
-	/* A tenth of a second's worth at most, so that a low rate is held smoothly. */
-	if (!err && m->options->rate && m->options->rate / 10 < p->copy_max)
-		p->copy_max = max_u64(1u << 16,
-				      round_down(m->options->rate / 10, 1u << 16));
+	if (!err)
+		plan_set_rate(p, m->options->dry_run ? 0 : m->progress.speed);
 	return err;
 }
 
@@ -72,7 +70,10 @@ static unsigned *passes_of(const struct merge *m, unsigned *count, unsigned *per
 static int survey(struct merge *m, const unsigned *pass, unsigned n, uint64_t *total,
 		  uint64_t *grows)
 {
-	uint64_t cluster = image_cluster_size(active(m)), clusters = 0;
+	const struct qcow2_header *h = &active(m)->header;
+	uint64_t cluster = image_cluster_size(active(m)), clusters = 0, slices = 0,
+		 last = 0;
+	uint64_t slice_span = cluster * (4096 / qcow2_word_bytes(h));
 	struct item item = {0};
 	struct plan plan;
 	int err = plan_of(m, &plan, pass, n);
@@ -80,22 +81,31 @@ static int survey(struct merge *m, const unsigned *pass, unsigned n, uint64_t *t
 	while (!err) {
 		int more = plan_next(&plan, &item);
 
-		if (more <= 0) {
-			err = more;
+		progress_poll(&m->progress);
+		err = more < 0 ? more : limit_check(&m->limit);
+		if (more == 0 || err)
 			break;
-		}
+		if (more == PLAN_AGAIN)
+			continue;
 		*total += plan_item_bytes(&plan, &item);
 		clusters += div_up(item.length, cluster);
+		for (size_t i = 0; i < item.n_runs; i++) {
+			const struct run *r = &item.runs[i];
+			uint64_t end = div_up(r->start + r->length, slice_span);
+
+			slices += end -
+				  min_u64(end, max_u64(last, r->start / slice_span));
+			last = end;
+		}
 		if (item.kind == ITEM_BLOB)
 			*grows += pieces_stored(&item.old) + 512 * item.old.count +
 				  cluster;
 		else if (item.kind != ITEM_ZERO && item.kind != ITEM_CLONE)
 			*grows += round_up(item.length, cluster);
-		err = limit_check(&m->limit);
 	}
-	/* L2 tables and refcounts beside the data: at most 17 bytes a cluster, and their
-	 * rests. */
-	*grows += 17 * clusters + 16 * cluster;
+	/* Beside the data: refcounts, their tables, and what is written of L2 tables. */
+	*grows += ((clusters << h->refcount_order) / 8 + slices * 4096 * n) * 5 / 4 +
+		  16 * cluster;
 	item_release(&item);
 	plan_release(&plan);
 	return err;
@@ -129,6 +139,11 @@ static unsigned threads_of(const struct merge_options *o)
 	return n < 1 ? 1 : n > ENGINE_MAX_THREADS ? ENGINE_MAX_THREADS : (unsigned)n;
 }
 
+static enum merge_on_error without_stop(const struct merge_options *o)
+{
+	return o->on_error == ON_ERROR_IGNORE ? ON_ERROR_IGNORE : ON_ERROR_REPORT;
+}
+
 static int run_pass(struct merge *m, const unsigned *pass, unsigned n, bool dry)
 {
 	struct plan plan;
@@ -138,7 +153,9 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n, bool dry)
 		.limit = &m->limit,
 		.threads = threads_of(m->options),
 		.verify = m->options->verify,
-		.on_error = m->options->on_error,
+		/* Nobody could take a stop back without a page. */
+		.on_error = m->progress.page ? m->options->on_error
+					     : without_stop(m->options),
 		.counts = m->counts,
 	};
 	int err = plan_of(m, &plan, pass, n);
@@ -185,7 +202,8 @@ static int for_all_passes(struct merge *m, bool dry)
 	tables = passes_of(m, &count, &per_pass);
 	if (!tables)
 		return fail(ENOMEM, "out of memory");
-	m->progress.counts = m->counts = (struct merge_counts){.total = m->total};
+	m->counts = (struct merge_counts){.total = m->total};
+	progress_restart(&m->progress, &m->counts);
 	for (unsigned i = 0; i < count && !err; i++)
 		err = run_pass(m, tables + i * per_pass, per_pass, dry);
 	return err;
@@ -231,12 +249,19 @@ static int predict(struct merge *m)
 static int check_space(struct merge *m)
 {
 	struct merge_result *r = m->result;
+	const struct merge_observer *observer = m->progress.observer;
 	int err = 0;
 
 	r->space_needed = m->grows;
 	if (m->grows <= r->space_free)
 		return 0;
+	/* The estimate does not fit; see exactly, at full speed and without a bar of its
+	 * own. */
+	m->progress.observer = NULL;
+	limit_set_rate(&m->limit, 0);
 	err = predict(m);
+	limit_set_rate(&m->limit, m->progress.speed);
+	m->progress.observer = observer;
 	if (!err && r->space_needed > r->space_free) {
 		char need[SIZE_TEXT], have[SIZE_TEXT];
 
@@ -318,20 +343,23 @@ static void end_early(struct merge *m)
 	CLEANUP_FREE char *sentence = fail_take();
 
 	progress_state(&m->progress, MERGE_ABORTING);
-	t->ops->close(t);
-	t->ops->finish(t, &nothing);
+	if (t->ops->close(t) == 0)
+		t->ops->finish(t, &nothing);
 	fail_give(-EIO, sentence);
 }
 
 static int merge(struct merge *m)
 {
 	struct merge_result *r = m->result;
-	int err = check_space(m);
+	int err;
 
-	if (err)
-		return err;
-	r->old_file_size = active(m)->file_size;
 	publish(m);
+	err = check_space(m);
+	if (err) {
+		page_failed(m->progress.page, err, fail_sentence());
+		return err;
+	}
+	r->old_file_size = active(m)->file_size;
 	progress_state(&m->progress, MERGE_RUNNING);
 	err = target_local_init(&m->target, active(m), false);
 	if (!err)

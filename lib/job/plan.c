@@ -114,7 +114,13 @@ static bool is_movable(const struct plan *p, const struct chain_extent *a,
 {
 	const struct image *from = p->answer.chain->links[a->depth].image;
 
+	/*
+	 * The stored length counts whole sectors, so a blob that nearly fills its cluster
+	 * may seem to be longer than one; there is nothing to gain from keeping such a
+	 * one compressed.
+	 */
 	return a->extent.kind == EXTENT_COMPRESSED && a->extent.skip == 0 &&
+	       round_up(a->extent.stored, 512) <= cluster_of(p) &&
 	       length == cluster_of(p) && from->cluster_bits == p->active->cluster_bits &&
 	       from->header.compression == p->active->header.compression &&
 	       p->active->data_fd == p->active->fd;
@@ -205,13 +211,13 @@ static uint64_t item_max(const struct plan *p, const struct step *s)
 {
 	switch (s->kind) {
 	case ITEM_ZERO:
-		return UINT64_MAX;
+		return (uint64_t)PLAN_ZERO_CLUSTERS << p->active->cluster_bits;
 	case ITEM_CLONE:
 		return PLAN_CLONE_MAX;
 	case ITEM_BLOB:
 	case ITEM_COPY:
 	case ITEM_COMPARE:
-		return max_u64(p->copy_max, cluster_of(p));
+		return max_u64(round_down(p->copy_max, cluster_of(p)), cluster_of(p));
 	case ITEM_FILL:
 		break;
 	}
@@ -245,12 +251,15 @@ static int take(struct plan *p, const struct step *s, struct item *item, bool *f
 	return err;
 }
 
+/* Runs passed over in one call, each a look at a table or several. */
+#define PLAN_SKIPS 64
+
 int plan_next(struct plan *p, struct item *item)
 {
 	LOCK_SCOPE(&p->lock);
 
 	item_reset(item);
-	while (p->pos < p->end) {
+	for (unsigned skips = 0; p->pos < p->end;) {
 		struct item probe = {0};
 		struct step s;
 		bool full;
@@ -261,7 +270,12 @@ int plan_next(struct plan *p, struct item *item)
 		if (!s.work) {
 			p->skipped += s.length;
 			p->pos += s.length;
-			continue;
+			/* Nobody may be kept waiting for the end of an empty disk. */
+			if (++skips < PLAN_SKIPS)
+				continue;
+			if (item->length)
+				break;
+			return PLAN_AGAIN;
 		}
 		if (s.kind == ITEM_FILL && !item->length) {
 			item->want = probe.want;
@@ -299,9 +313,15 @@ int plan_reads_zero(struct plan *p, uint64_t offset, uint64_t length, bool *zero
 
 uint64_t plan_skipped(struct plan *p)
 {
-	LOCK_SCOPE(&p->lock);
-
 	return p->skipped;
+}
+
+void plan_set_rate(struct plan *p, uint64_t rate)
+{
+	uint64_t tenth = round_down(rate / 10, 1u << 16);
+
+	p->copy_max = !rate ? PLAN_COPY_MAX
+			    : min_u64(PLAN_COPY_MAX, max_u64(1u << 16, tenth));
 }
 
 uint64_t plan_item_bytes(const struct plan *p, const struct item *item)

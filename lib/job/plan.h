@@ -30,6 +30,7 @@
 #define PLAN_COPY_MAX (256u << 10)
 #define PLAN_BUFFER (2u << 20)
 #define PLAN_CLONE_MAX (64u << 20)
+#define PLAN_ZERO_CLUSTERS 65536u
 #define PLAN_RUNS 512u /* of an item, at most; so many pieces of a CLONE item too */
 
 struct plan {
@@ -41,13 +42,15 @@ struct plan {
 	const bool
 		*clonable; /* per depth of the old chain: what fits becomes CLONE items */
 	uint64_t reflink_unit; /* bytes */
-	uint64_t copy_max; /* bytes of a COPY or COMPARE item; less for a low rate */
+	_Atomic uint64_t
+		copy_max; /* bytes of a COPY or COMPARE item; less for a low rate */
 	uint64_t end; /* guest bytes: the largest table of the pass */
 
 	pthread_mutex_t lock; /* everything below */
 	uint64_t pos;
 	uint64_t seq;
-	uint64_t skipped; /* guest bytes that needed no look at data and no link */
+	_Atomic uint64_t
+		skipped; /* guest bytes that needed no look at data and no link */
 	struct extent *needs; /* a cursor per table of the pass */
 	struct chain_walk
 		answer; /* who answers: swallowed images, or all of the old chain */
@@ -67,9 +70,14 @@ void plan_release(struct plan *p);
 
 /*
  * The next item, in *item (pieces of an earlier use are reused). 1: there is one; 0: the
- * plan is at its end; negative errno. Any thread.
+ * plan is at its end; PLAN_AGAIN: nothing found yet, look whether to stop and call again;
+ * negative errno. Any thread.
  */
+#define PLAN_AGAIN 2
 int plan_next(struct plan *p, struct item *item);
+
+/* rate: bytes per second, 0 none. At a low one items are a tenth of a second's worth. */
+void plan_set_rate(struct plan *p, uint64_t rate);
 
 /* Does the new chain read zero at [offset, offset + length) by metadata? Any thread. */
 int plan_reads_zero(struct plan *p, uint64_t offset, uint64_t length, bool *zero);

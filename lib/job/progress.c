@@ -64,8 +64,11 @@ static void listen(struct progress *p)
 	if (c.pause != p->paused)
 		limit_set_pause(p->limit, c.pause);
 	p->paused = c.pause;
-	if (c.speed != p->speed)
+	if (c.speed != p->speed) {
 		limit_set_rate(p->limit, c.speed);
+		if (p->engine)
+			plan_set_rate(p->engine->plan, c.speed);
+	}
 	p->speed = c.speed;
 	if (c.cancel)
 		limit_cancel(p->limit);
@@ -106,16 +109,31 @@ static void report_fault(struct progress *p)
 				   nospace);
 }
 
+void progress_restart(struct progress *p, const struct merge_counts *counts)
+{
+	p->counts = *counts;
+	p->rate = p->rate_done = p->rate_ms = 0;
+}
+
 void progress_watch(void *opaque)
 {
 	struct progress *p = opaque;
 	uint64_t total = p->counts.total;
 
-	engine_counts(p->engine, &p->counts);
-	p->counts.total = max_u64(total, p->counts.done);
-	p->counts.skipped += plan_skipped(p->engine->plan);
-	measure(p);
+	if (p->engine) {
+		engine_counts(p->engine, &p->counts);
+		p->counts.total = max_u64(total, p->counts.done);
+		p->counts.skipped += plan_skipped(p->engine->plan);
+		measure(p);
+		report_fault(p);
+	}
 	listen(p);
-	report_fault(p);
 	tell(p, p->paused && p->state == MERGE_RUNNING ? MERGE_PAUSED : p->state);
+	p->told_ms = clock_ms();
+}
+
+void progress_poll(struct progress *p)
+{
+	if (clock_ms() - p->told_ms >= 100)
+		progress_watch(p);
 }

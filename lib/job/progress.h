@@ -19,10 +19,15 @@ struct progress {
 	uint64_t speed; /* the limit now, bytes per second */
 	bool paused;
 	uint64_t rate; /* bytes per second over the last second or so */
+	uint64_t told_ms;
 	uint64_t rate_done, rate_ms; /* where its window began */
 };
 
 void progress_state(struct progress *p, enum merge_state state);
+/* Another run of the engine begins: figures start from these. */
+void progress_restart(struct progress *p, const struct merge_counts *counts);
+/* progress_watch, if a tenth of a second has passed: for loops outside the engine. */
+void progress_poll(struct progress *p);
 /* Counts, controls, faults: about ten times a second. opaque is the struct progress. */
 void progress_watch(void *opaque);
 

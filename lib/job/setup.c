@@ -54,21 +54,6 @@ static int lock_one(const struct setup *s, struct image *img, enum lock_role rol
 	return err ? fail_in(err, img->path) : 0;
 }
 
-/* Did anybody change an image between our open and our lock? */
-static int is_unchanged(struct image *img, bool *same)
-{
-	struct image *again;
-	int err = image_open(&again, img->path, img->format, IMAGE_NO_DATA, 1);
-
-	/* One more descriptor must not be closed while locks depend on it: OFD locks do
-	 * not. */
-	*same = !err && image_same_file(img, again) &&
-		img->file_size == again->file_size &&
-		memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
-	image_close(err ? NULL : again);
-	return 0;
-}
-
 static int lock_chain(const struct setup *s, const struct chain *c, bool below,
 		      bool *same)
 {
@@ -79,7 +64,7 @@ static int lock_chain(const struct setup *s, const struct chain *c, bool below,
 
 		err = lock_one(s, img, i || below ? LOCK_LAYER : LOCK_WRITER);
 		if (!err && !s->options->dry_run)
-			err = is_unchanged(img, same);
+			err = image_is_unchanged(img, same);
 	}
 	return err;
 }
@@ -171,7 +156,7 @@ static int find_base(struct setup *s)
 
 	s->keep = n;
 	if (o->type == MERGE_STREAM && n == 1)
-		return nothing(s, "has no backing file: nothing to merge");
+		return nothing(s, "has no backing file");
 	if (o->type == MERGE_STREAM && o->depth) {
 		if (n <= o->depth)
 			return nothing(s, "the chain is short enough already");
@@ -343,6 +328,11 @@ int setup_open(struct setup *s, const struct merge_options *o, struct merge_resu
 		err = nothing(s, "NEWBASE is the backing file already");
 	if (err)
 		return err;
+	if (setup_new_base(s) && active(s)->header.autoclear & QCOW2_DATA_FILE_RAW)
+		return fail_in(fail(ENOTSUP,
+				    "has a raw external data file and cannot have a "
+				    "backing file"),
+			       o->image);
 	/* What a crash left is mended even where there is nothing else to do. */
 	if (!o->dry_run) {
 		err = image_make_writable(active(s));
@@ -378,6 +368,11 @@ int setup_before_switch(const struct setup *s)
 		/* Just copied there, perhaps, and not on the disk yet. */
 		if (fsync(img->fd) < 0 && errno != EINVAL && errno != EROFS)
 			err = fail_errno(errno, "%s: cannot sync to the disk", img->path);
+		if (!err && img->data_path && fsync(img->data_fd) < 0)
+			err = fail_errno(errno, "%s: cannot sync to the disk",
+					 img->data_path);
+		if (!err && img->data_path)
+			err = sync_folder_of(img->data_path);
 		if (!err)
 			err = sync_folder_of(img->path);
 	}

@@ -80,6 +80,12 @@ static int local_lease_blob(struct target *t, struct batch *b, uint64_t guest,
 	return err ? err : alloc_blob(&l->alloc, stored, l->paths, host);
 }
 
+static void local_reach(struct target *t, uint64_t end)
+{
+	if (t->image->data_fd == t->image->fd)
+		alloc_reach(&local(t)->alloc, end);
+}
+
 static int local_commit(struct target *t, struct batch *b)
 {
 	if (t->dry) {
@@ -91,6 +97,7 @@ static int local_commit(struct target *t, struct batch *b)
 
 static int local_close(struct target *t)
 {
+	link_release(&local(t)->committer);
 	return alloc_close(&local(t)->alloc);
 }
 
@@ -98,6 +105,7 @@ static int local_finish(struct target *t, const struct qcow2_change *change)
 {
 	struct target_local *l = local(t);
 	struct qcow2_change c = *change;
+	int err;
 
 	if (t->dry)
 		return 0;
@@ -105,8 +113,8 @@ static int local_finish(struct target *t, const struct qcow2_change *change)
 		return fail(EIO, "a sync failed before; the header stays as it is");
 	if (l->committer.torn) {
 		uint64_t freed;
-		int err = image_sweep(t->image, l->start, &freed);
 
+		err = image_sweep(t->image, l->start, &freed);
 		/* The mark stays, and the next writer sweeps. */
 		if (err)
 			return err;
@@ -116,19 +124,23 @@ static int local_finish(struct target *t, const struct qcow2_change *change)
 	c.clear_mark = t->image->header.has_mark;
 	if (!c.clear_mark && !c.set_backing)
 		return 0;
-	if (t->image->data_fd != t->image->fd) {
-		int err = sync_data(t->image->data_fd);
-
-		if (err)
-			return err;
-	}
-	return image_rehead(t->image, &c);
+	/* The file has got its length: not after the mark is gone. */
+	err = sync_data(t->image->fd);
+	if (!err && t->image->data_fd != t->image->fd)
+		err = sync_data(t->image->data_fd);
+	if (!err)
+		err = image_rehead(t->image, &c);
+	/* Nobody knows now what the header says on the disk: do not touch it again. */
+	if (err)
+		l->committer.broken = true;
+	return err;
 }
 
 static const struct target_ops local_ops = {
 	.lease = local_lease,
 	.lease_blob = local_lease_blob,
 	.prepare = local_prepare,
+	.reach = local_reach,
 	.commit = local_commit,
 	.close = local_close,
 	.finish = local_finish,
@@ -162,6 +174,7 @@ int target_local_init(struct target_local *t, struct image *img, bool dry)
 
 void target_local_pass(struct target_local *t, const unsigned *pass, unsigned n_pass)
 {
+	link_release(&t->committer);
 	t->committer.pass = pass;
 	t->committer.n_pass = n_pass;
 	t->table_for = t->paths_for = t->paths = 0;

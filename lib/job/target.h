@@ -33,6 +33,9 @@ struct target_ops {
 	/* What links without a lease (zero clusters) need beside them. */
 	int (*prepare)(struct target *t, struct batch *b, uint64_t guest,
 		       uint64_t clusters);
+	/* Something is written in place up to this host offset: the file is that long at
+	 * least. */
+	void (*reach)(struct target *t, uint64_t end);
 	/* Make a batch durable, then visible, and reset it. One thread at a time. */
 	int (*commit)(struct target *t, struct batch *b);
 	/* After the last commit: no more leases; the file gets its length. */

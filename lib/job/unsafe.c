@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* chain-rebase -u: the header, and nothing else. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
 #include "chain/name.h"
@@ -11,6 +13,8 @@
 #include "image/lock.h"
 #include "image/rehead.h"
 #include "job/setup.h"
+
+#define OPEN_TRIES 5
 
 static int probe_format(const struct merge_options *o, struct merge_result *r)
 {
@@ -62,7 +66,7 @@ static int new_string(const struct merge_options *o, struct merge_result *r)
 	else if (!err)
 		err = name_make(o->image, o->base, o->base[0] == '/', &r->backing_string);
 	if (err)
-		return fail_in(err, o->image);
+		return err;
 	return r->backing_string ? 0 : fail(ENOMEM, "out of memory");
 }
 
@@ -70,10 +74,8 @@ static int switch_header(struct image *img, const struct merge_options *o,
 			 struct merge_result *r)
 {
 	struct qcow2_change change = {.set_backing = true};
-	int err = lock_take(img->fd, LOCK_WRITER, o->wait_lock_ms, o->stop);
+	int err = o->dry_run ? 0 : image_make_writable(img);
 
-	if (!err)
-		err = image_make_writable(img);
 	if (err)
 		return err;
 	r->old_file_size = r->new_file_size = img->file_size;
@@ -85,18 +87,39 @@ static int switch_header(struct image *img, const struct merge_options *o,
 	return err == -ENOSPC ? -EINVAL : err;
 }
 
-int setup_rebase_unsafe(const struct merge_options *o, struct merge_result *r)
+/* Open, lock, and believe it only if nobody changed it in between. */
+static int open_locked(const struct merge_options *o, struct image **out)
 {
 	enum image_format format;
-	struct image *img;
 	int err = image_probe(o->image, &format);
 
 	if (!err && format == IMAGE_RAW)
 		err = fail(ENOTSUP,
 			   "is a raw image and cannot have a backing file; make an "
 			   "overlay of it with chain-snapshot");
-	if (!err)
-		err = image_open(&img, o->image, IMAGE_QCOW2, IMAGE_WRITE, 0);
+	for (int i = 0; i < OPEN_TRIES && !err; i++) {
+		bool same = true;
+
+		err = image_open(out, o->image, IMAGE_QCOW2, o->dry_run ? 0 : IMAGE_WRITE,
+				 0);
+		if (err || o->dry_run)
+			return err;
+		err = lock_take((*out)->fd, LOCK_WRITER, o->wait_lock_ms, o->stop);
+		if (!err)
+			err = image_is_unchanged(*out, &same);
+		if (!err && same)
+			return 0;
+		image_close(TAKE(*out));
+	}
+	return err ? err
+		   : fail(EAGAIN, "somebody keeps changing the image; try again later");
+}
+
+int setup_rebase_unsafe(const struct merge_options *o, struct merge_result *r)
+{
+	struct image *img = NULL;
+	int err = open_locked(o, &img);
+
 	if (err)
 		return fail_in(err, o->image);
 	if (img->header.autoclear & QCOW2_DATA_FILE_RAW && o->base)

@@ -59,30 +59,46 @@ static int differs(uint64_t guest)
 		    guest);
 }
 
-static int check_fill(struct verify *v, const struct link *l, uint64_t guest,
-		      const uint8_t *want, uint64_t length)
+/* One wanted subcluster: n bytes of it lie inside the disk. */
+static int check_subcluster(struct verify *v, const struct item *item,
+			    const struct link *l, unsigned i, const uint8_t *want,
+			    const uint8_t *other, uint64_t n)
 {
-	uint64_t unit = 1ull << (v->img->cluster_bits - 5);
+	uint64_t at = (uint64_t)i << (v->img->cluster_bits - 5), guest = item->start;
 	const struct link *end = v->batch->links + v->batch->n_links;
+	bool linked = false;
 
-	for (; l < end && l->guest == guest; l++) {
-		for (unsigned i = 0; i < QCOW2_SUBCLUSTERS; i++) {
-			uint64_t at = i * unit;
-			uint64_t n = at < length ? min_u64(unit, length - at) : 0;
-			int err;
+	for (; l && l < end && l->guest == guest; l++) {
+		if (l->zero >> i & 1 && !is_zero(want + at, n))
+			return differs(guest);
+		linked |= (l->zero | l->data) >> i & 1;
+		if (l->data >> i & 1) {
+			int err = read_at(v->img->data_fd, v->got, n, l->host + at);
 
-			if (l->zero >> i & 1 && !is_zero(want + at, n))
-				return differs(guest);
-			if (!(l->data >> i & 1))
-				continue;
-			err = read_at(v->img->data_fd, v->got, n, l->host + at);
 			if (err)
 				return err;
 			if (memcmp(v->got, want + at, n) != 0)
 				return differs(guest);
 		}
 	}
+	/* Left out, or filled in no table: the new chain reads the same, if it was
+	 * compared. */
+	if (!linked && item->compare && memcmp(want + at, other + at, n) != 0)
+		return differs(guest);
 	return 0;
+}
+
+static int check_fill(struct verify *v, const struct item *item, const struct link *l,
+		      const uint8_t *want, const uint8_t *other, uint64_t length)
+{
+	uint64_t unit = 1ull << (v->img->cluster_bits - 5);
+	int err = 0;
+
+	for (unsigned i = 0; i < QCOW2_SUBCLUSTERS && i * unit < length && !err; i++)
+		if (item->want >> i & 1)
+			err = check_subcluster(v, item, l, i, want, other,
+					       min_u64(unit, length - i * unit));
+	return err;
 }
 
 /* One cluster of the active image: length bytes of it lie inside the disk. */
@@ -94,6 +110,8 @@ static int check_cluster(struct verify *v, const struct item *item, uint64_t gue
 	uint64_t in;
 	int err = 0;
 
+	if (item->kind == ITEM_FILL)
+		return check_fill(v, item, l, want, other, length);
 	if (!l) { /* left out: the new chain reads the same */
 		bool same = item->other.count ? !memcmp(want, other, length)
 					      : is_zero(want, length);
@@ -102,11 +120,10 @@ static int check_cluster(struct verify *v, const struct item *item, uint64_t gue
 	}
 	in = guest - l->guest;
 	switch (l->kind) {
-	case LINK_FILL:
-		return check_fill(v, l, guest, want, length);
 	case LINK_ZERO:
 		return is_zero(want, length) ? 0 : differs(guest);
 	case LINK_DATA:
+	case LINK_FILL: /* zero in part, and written as a whole */
 		err = read_at(v->img->data_fd, v->got, length, l->host + in);
 		break;
 	case LINK_BLOB:
@@ -159,7 +176,7 @@ static void drop_leases(const struct verify *v)
 	for (size_t i = 0; i < v->batch->n_links; i++) {
 		const struct link *l = &v->batch->links[i];
 
-		if (l->kind == LINK_DATA)
+		if (l->kind == LINK_DATA || (l->kind == LINK_FILL && l->data))
 			drop_cached(v->img->data_fd, l->host,
 				    (uint64_t)l->clusters << v->img->cluster_bits);
 		else if (l->kind == LINK_BLOB)
@@ -189,8 +206,11 @@ int verify_slot(struct engine *e, struct slot *s)
 	if (!err)
 		err = sync_data(v.img->data_fd);
 	drop_leases(&v);
-	for (size_t i = 0; i < s->n_items && !err; i++)
-		err = check_item(&v, &s->items[i]);
+	for (size_t i = 0; i < s->n_items && !err; i++) {
+		err = limit_check(e->limit);
+		if (!err)
+			err = check_item(&v, &s->items[i]);
+	}
 	source_release(&v.source);
 	source_release(&v.back);
 	return err;

@@ -34,6 +34,42 @@ int worker_add_link(struct worker *w, const struct link *link, uint64_t from)
 	return 0;
 }
 
+/* Extended L2: the subclusters of the cluster at `from` in the buffer that are zero. */
+static uint32_t zero_subclusters(const struct worker *w, uint64_t from)
+{
+	uint64_t unit = 1ull << (w->bits - 5);
+	uint32_t mask = 0;
+
+	for (unsigned i = 0; i < QCOW2_SUBCLUSTERS; i++)
+		if (is_zero(w->buf + from + i * unit, unit))
+			mask |= 1u << i;
+	return mask;
+}
+
+/*
+ * Link a lease. With extended L2 a cluster that is zero in part gets a link of its own,
+ * whose bitmap says so; others join in runs.
+ */
+static int link_lease(struct worker *w, struct link link, uint64_t from)
+{
+	const struct image *img = w->engine->target->image;
+	uint64_t cluster = 1ull << w->bits, n = link.clusters;
+	int err = 0;
+
+	if (from == NO_DATA || !(img->header.incompatible & QCOW2_EXTENDED_L2))
+		return worker_add_link(w, &link, from);
+	for (link.clusters = 1; n && !err; n--) {
+		link.zero = zero_subclusters(w, from);
+		link.data = ~link.zero;
+		link.kind = link.zero ? LINK_FILL : LINK_DATA;
+		err = worker_add_link(w, &link, from);
+		link.guest += cluster;
+		link.host += cluster;
+		from += cluster;
+	}
+	return err;
+}
+
 /* Lease for a run of data clusters, and link each piece of the lease. */
 int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n,
 		     uint64_t from)
@@ -47,7 +83,7 @@ int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t 
 
 		link.clusters = (uint32_t)got;
 		if (!err)
-			err = worker_add_link(w, &link, from);
+			err = link_lease(w, link, from);
 		if (err)
 			return err;
 		guest += got << w->bits;
@@ -262,6 +298,11 @@ int worker_room(uint8_t **buf, size_t *size, size_t need)
 	return 0;
 }
 
+static bool is_copied(const struct item *item)
+{
+	return item->kind != ITEM_ZERO && item->kind != ITEM_CLONE;
+}
+
 /* Prepare, as often as --on-error wants. false: give the item up. */
 static bool prepare(struct worker *w)
 {
@@ -275,8 +316,10 @@ static bool prepare(struct worker *w)
 			      ? 0
 			      : worker_room(&w->verdicts, &size, w->clusters);
 		w->verdicts_size = size;
-		if (!err && w->item.kind != ITEM_ZERO && w->item.kind != ITEM_CLONE)
-			err = limit_take(w->engine->limit, w->item.length);
+		/* What is not copied costs nothing, but a pause holds for it too. */
+		if (!err)
+			err = limit_take(w->engine->limit,
+					 is_copied(&w->item) ? w->item.length : 0);
 		if (!err)
 			err = ops[w->item.kind].prepare(w);
 		if (!err)
@@ -370,6 +413,8 @@ void *engine_worker(void *opaque)
 			break;
 		}
 		more = plan_next(e->plan, &w.item);
+		if (more == PLAN_AGAIN)
+			continue;
 		if (more <= 0) {
 			err = more;
 			break;

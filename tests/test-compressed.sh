@@ -150,5 +150,40 @@ testDamagedStream()
 	assert_frozen
 }
 
+# barely CLUSTER-SIZE FILE: 64 clusters of noise whose last 100 to 412 bytes are zero, so
+# that a blob fills its cluster nearly, and with the sectors it touches more than that;
+# each eighth is all noise, which stays plain
+barely()
+{
+	local i
+
+	rm -f "$2"
+	for i in {0..63}; do
+		head -c $(($1 - (i % 8 == 7 ? 0 : 100 + 5 * (i - i % 8)))) /dev/urandom >>"$2"
+		truncate -s $((($1 * (i + 1)))) "$2"
+	done
+}
+
+testBarelyCompressible()
+{
+	local c bits jobs
+
+	for c in 65536 4096 512; do
+		barely $c noise.raw
+		for bits in 16 1; do
+			for jobs in 1 8; do
+				rm -f ./*.qcow2
+				qemu-img convert -c -O qcow2 -o cluster_size=$c noise.raw B.qcow2
+				assertTrue "compressed ones" "[ $(deflated B.qcow2) -gt 40 ]"
+				over D.qcow2 B.qcow2 -o cluster_size=$c,refcount_bits=$bits
+				fill D.qcow2 1 $((c * 9)) $((c * 2))
+				HASH=$(content D.qcow2)
+				assert_status 0 chain-stream -q -j $jobs D.qcow2
+				assert_merged D.qcow2 "$HASH" ""
+			done
+		done
+	done
+}
+
 # shellcheck disable=SC1091
 . shunit2

@@ -100,5 +100,40 @@ testNothingToDo()
 	assert_status 0 chain-stream -n --json A.qcow2
 }
 
+# QEMU ended the file inside the last cluster, of which the merge fills the rest in place.
+testPartialLastCluster()
+{
+	new A.qcow2 64k
+	fill A.qcow2 1 0 64k
+	over D.qcow2 A.qcow2 -o extended_l2=on
+	put D.qcow2 'write -P 5 0 2k'
+	HASH=$(content D.qcow2)
+	assertNotEquals "the file ends inside a cluster" 0 $(($(bytes D.qcow2) % 65536))
+	foretold chain-stream D.qcow2
+
+	rm ./*.qcow2
+	make_chain
+	mv D.qcow2 E.qcow2
+	over D.qcow2 E.qcow2 -o extended_l2=on
+	put D.qcow2 'write -P 5 1M 2k'
+	HASH=$(content D.qcow2)
+	foretold chain-stream -b B.qcow2 D.qcow2
+	foretold chain-stream D.qcow2
+}
+
+# -u too: not even the repair of a dirty image is done.
+testUnsafeDirty()
+{
+	make_chain -o lazy_refcounts=on
+	qemu-io -f qcow2 -c 'write -P 3 4M 64k' -c abort D.qcow2 >/dev/null 2>&1
+	assertEquals "dirty" true "$(info D.qcow2 | jq '."dirty-flag"')"
+	freeze ./*.qcow2
+	assert_status 0 chain-rebase -n -u -F qcow2 -b A.qcow2 D.qcow2
+	assert_status 0 chain-rebase -n -u -b '' D.qcow2
+	assert_status 0 chain-rebase -n -b A.qcow2 D.qcow2
+	assert_status 0 chain-stream -n D.qcow2
+	assert_frozen
+}
+
 # shellcheck disable=SC1091
 . shunit2

@@ -116,5 +116,23 @@ testQmpOfThisVersion()
 	assert_one_error
 }
 
+# Where the guest's bytes are the data file's there is no room for a backing file.
+testRawDataFile()
+{
+	new X.qcow2 2M
+	fill X.qcow2 1 0 1M
+	new D.qcow2 2M -o data_file=D.data,data_file_raw=on
+	fill D.qcow2 2 1M 512k
+	freeze X.qcow2 D.qcow2 D.data
+	assert_status 65 chain-rebase -q -F qcow2 -b X.qcow2 D.qcow2
+	assert_one_error
+	assert_err 'D.qcow2.*raw external data file'
+	assert_status 65 chain-rebase -q -n -F qcow2 -b X.qcow2 D.qcow2
+	assert_status 65 chain-rebase -q -u -F qcow2 -b X.qcow2 D.qcow2
+	assert_one_error
+	assert_err 'D.qcow2.*raw external data file'
+	assert_frozen
+}
+
 # shellcheck disable=SC1091
 . shunit2

@@ -132,5 +132,42 @@ testInLayers()
 	assert_frozen
 }
 
+# What the active table holds past its disk's end would be seen after a resize.
+testNothingPastTheEnd()
+{
+	new A.qcow2 16M
+	put A.qcow2 'write -P 1 0 16M'
+	over D.qcow2 A.qcow2
+	qemu-img snapshot -c s1 D.qcow2
+	S1=$(snapshot_content D.qcow2 s1)
+	qemu-img resize -q --shrink D.qcow2 8M
+	HASH=$(content D.qcow2)
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	assertEquals "content of s1" "$S1" "$(applied s1)"
+	qemu-img resize -q D.qcow2 16M
+	assert_sound D.qcow2
+	put D.qcow2 'read -P 1 0 8M'
+	put D.qcow2 'read -P 0 8M 8M'
+}
+
+# Extended L2: a cluster written in part lies where the snapshot does not reach.
+testPartPastTheSnapshot()
+{
+	new A.qcow2 64M
+	fill A.qcow2 1 0 64M
+	over B.qcow2 A.qcow2 8M
+	over D.qcow2 B.qcow2 8M -o extended_l2=on,cluster_size=16k
+	fill D.qcow2 2 1M 100k
+	qemu-img snapshot -c s1 D.qcow2
+	qemu-img resize -q D.qcow2 64M
+	fill D.qcow2 3 40M 512
+	HASH=$(content D.qcow2)
+	S1=$(applied s1)
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+	assertEquals "content of s1" "$S1" "$(applied s1)"
+}
+
 # shellcheck disable=SC1091
 . shunit2

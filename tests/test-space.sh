@@ -47,5 +47,34 @@ testFullHalfWay()
 	assert_merged small/D.qcow2 "$HASH" ""
 }
 
+# limited KIBIBYTES COMMAND...: with a limit on the size of files
+limited()
+{
+	local kib=$1
+
+	shift
+	# shellcheck disable=SC2016
+	run bash -c 'ulimit -f "$0" && exec "$@"' "$kib" "$@"
+}
+
+# A limit (ulimit -f) is no room, neither more nor less: nothing dies of SIGXFSZ, and what
+# fits is not refused because the file is made longer in large steps.
+testFileSizeLimit()
+{
+	make_slow_chain 8
+	cp D.qcow2 fresh.qcow2
+	limited 4096 chain-stream -q D.qcow2
+	assertEquals "status: $(cat "$WORK/err")" 74 "$STATUS"
+	assert_one_error
+	assert_content D.qcow2 "$HASH"
+	assert_leaks_at_worst D.qcow2
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	mv fresh.qcow2 D.qcow2
+	limited 16384 chain-stream -q D.qcow2
+	assertEquals "status: $(cat "$WORK/err")" 0 "$STATUS"
+	assert_merged D.qcow2 "$HASH" ""
+}
+
 # shellcheck disable=SC1091
 . shunit2

@@ -39,5 +39,33 @@ testRebase()
 	assert_merged D.qcow2 "$HASH" X.qcow2
 }
 
+# Extended L2: all that is wanted of a cluster is equal, and what is not wanted differs.
+testEqualParts()
+{
+	new X0.qcow2 1M
+	put X0.qcow2 'write -P 7 0 64k'
+	cp X0.qcow2 X1.qcow2
+	put X1.qcow2 'write -P 9 0 2k'
+	over D.qcow2 X0.qcow2 -o extended_l2=on
+	put D.qcow2 'write -P 5 0 2k'
+	HASH=$(content D.qcow2)
+	assert_status 0 chain-rebase -q --verify -F qcow2 -b X1.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" X1.qcow2
+}
+
+# Some are equal, some differ, some are zero.
+testMixedParts()
+{
+	new X0.qcow2 1M
+	put X0.qcow2 'write -P 7 0 128k' 'write -P 0 32k 8k'
+	cp X0.qcow2 X1.qcow2
+	put X1.qcow2 'write -P 9 4k 2k' 'write -P 9 34k 4k' 'write -P 0 66k 6k'
+	over D.qcow2 X0.qcow2 -o extended_l2=on
+	put D.qcow2 'write -P 5 0 2k' 'write -P 5 64k 2k'
+	HASH=$(content D.qcow2)
+	assert_status 0 chain-rebase -q --verify -F qcow2 -b X1.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" X1.qcow2
+}
+
 # shellcheck disable=SC1091
 . shunit2

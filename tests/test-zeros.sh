@@ -130,5 +130,38 @@ testMixedClusters()
 	done
 }
 
+# Extended L2: zeros in part of a cluster are zero subclusters, not data.
+testZeroParts()
+{
+	new A.qcow2 1M
+	put A.qcow2 'write -P 0 0 256k' 'write -P 7 0 2k' 'write -P 7 100k 10k'
+	new X.qcow2 1M
+	over D.qcow2 A.qcow2 -o extended_l2=on
+	HASH=$(content D.qcow2)
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	assertEquals "data" '[[0,2048],[102400,10240]]' "$(qemu-img map --output=json D.qcow2 |
+		jq -c '[.[] | select(.data) | [.start, .length]]')"
+	assertEquals "zero" 1036288 "$(qemu-img map --output=json D.qcow2 |
+		jq '[.[] | select(.zero and (.data | not)) | .length] | add')"
+}
+
+# The same over a base that has data there
+testZeroPartsOverData()
+{
+	new A.qcow2 1M
+	fill A.qcow2 1 0 1M
+	over B.qcow2 A.qcow2
+	put B.qcow2 'write -P 0 0 256k' 'write -P 7 0 2k' 'write -P 7 100k 10k'
+	over D.qcow2 B.qcow2 -o extended_l2=on
+	put D.qcow2 'write -P 5 4k 2k'
+	HASH=$(content D.qcow2)
+	assert_status 0 chain-stream -q --verify -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+	assertEquals "data" '[[0,2048],[4096,2048],[102400,10240]]' \
+		"$(qemu-img map --output=json D.qcow2 |
+			jq -c '[.[] | select(.depth == 0 and .data) | [.start, .length]]')"
+}
+
 # shellcheck disable=SC1091
 . shunit2

@@ -171,6 +171,22 @@ assert_one_error()
 	assert_err '^chain-[a-z]+: '
 }
 
+# For `with_faults`: the library of tests/preload/faults.c
+make_faults()
+{
+	need cc || return 1
+	[ -e "$WORK/faults.so" ] || cc -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -O2 -shared -fPIC \
+		-pthread -o "$WORK/faults.so" "$TOP/tests/preload/faults.c" ||
+		fail "cannot compile faults.c"
+}
+
+# with_faults FAULT_NAME=VALUE... COMMAND...: run, where faults strike D.qcow2
+with_faults()
+{
+	run env LD_PRELOAD="$WORK/faults.so" FAULT_FILE=/D.qcow2 \
+		ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0" "$@"
+}
+
 # start COMMAND...: in the background with default signals; its pid in PID
 start()
 {

@@ -160,7 +160,7 @@ barely()
 	rm -f "$2"
 	for i in {0..63}; do
 		head -c $(($1 - (i % 8 == 7 ? 0 : 100 + 5 * (i - i % 8)))) /dev/urandom >>"$2"
-		truncate -s $((($1 * (i + 1)))) "$2"
+		truncate -s $(($1 * (i + 1))) "$2"
 	done
 }
 

@@ -74,6 +74,37 @@ static void test_widths(void)
 	}
 }
 
+/* The counts reached the disk, and how long the file had become did not. */
+static void test_past_end(void)
+{
+	static const char *options[] = {"cluster_size=4k",
+					"cluster_size=64k,refcount_bits=1"};
+
+	for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++) {
+		uint64_t clusters, freed, length;
+		struct image *img;
+
+		make(options[i]);
+		length = file_length("i");
+		img = open_image("i", IMAGE_WRITE);
+		clusters = div_up(length, 1ull << img->cluster_bits);
+		assert(refs_set(img, clusters, 3, 1) == 0);
+		assert(refs_set(img, clusters + 100, 10, 1) == 0);
+		image_close(img);
+		assert(shell("qemu-img check i") == 3);
+		img = open_image("i", IMAGE_WRITE);
+		/* what lies below stays */
+		assert(image_sweep(img, (clusters + 102) << img->cluster_bits, &freed) ==
+		       0);
+		assert(freed == 8ull << img->cluster_bits);
+		assert(image_sweep(img, clusters << img->cluster_bits, &freed) == 0);
+		assert(freed == 5ull << img->cluster_bits);
+		image_close(img);
+		assert(file_length("i") == length);
+		assert(shell("qemu-img check i") == 0 && content_is_right());
+	}
+}
+
 /* A cluster of compressed blobs of which fewer than counted were linked. */
 static void test_compressed(void)
 {
@@ -172,6 +203,7 @@ int main(void)
 	shell_begin();
 	test_from();
 	test_widths();
+	test_past_end();
 	test_compressed();
 	test_mark();
 	test_not_ours();

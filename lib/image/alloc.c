@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
@@ -29,15 +30,10 @@ int alloc_open(struct alloc *a, struct image *img, bool dry)
 
 static int add_block(struct alloc *a, uint64_t index, uint64_t host)
 {
-	if (a->n_blocks == a->cap_blocks) {
-		size_t cap = a->cap_blocks ? 2 * a->cap_blocks : 16;
-		struct alloc_block *more = realloc(a->blocks, cap * sizeof(*more));
+	int err = array_room(&a->blocks, &a->cap_blocks, a->n_blocks);
 
-		if (!more)
-			return fail(ENOMEM, "out of memory");
-		a->blocks = more;
-		a->cap_blocks = cap;
-	}
+	if (err)
+		return err;
 	a->blocks[a->n_blocks++] = (struct alloc_block){index, host};
 	return 0;
 }

@@ -3,23 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/fail.h"
+#include "base/array.h"
 #include "image/link.h"
-
-static int grow(void **items, size_t *cap, size_t count, size_t size)
-{
-	size_t n = *cap ? 2 * *cap : 64;
-	void *more;
-
-	if (count < *cap)
-		return 0;
-	more = realloc(*items, n * size);
-	if (!more)
-		return fail(ENOMEM, "out of memory for %zu links", n);
-	*items = more;
-	*cap = n;
-	return 0;
-}
 
 /* Does `next` go on where `last` ends? Then one run can stand for both. */
 static bool joins(const struct link *last, const struct link *next, unsigned bits)
@@ -42,7 +27,7 @@ int batch_add(struct batch *b, unsigned cluster_bits, const struct link *link)
 		b->links[b->n_links - 1].clusters += link->clusters;
 		return 0;
 	}
-	err = grow((void **)&b->links, &b->cap_links, b->n_links, sizeof(*b->links));
+	err = array_room(&b->links, &b->cap_links, b->n_links);
 	if (!err)
 		b->links[b->n_links++] = *link;
 	return err;
@@ -50,8 +35,7 @@ int batch_add(struct batch *b, unsigned cluster_bits, const struct link *link)
 
 int batch_add_table(struct batch *b, uint64_t l1_index, uint64_t host)
 {
-	int err = grow((void **)&b->tables, &b->cap_tables, b->n_tables,
-		       sizeof(*b->tables));
+	int err = array_room(&b->tables, &b->cap_tables, b->n_tables);
 
 	if (!err)
 		b->tables[b->n_tables++] = (struct link_table){l1_index, host};

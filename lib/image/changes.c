@@ -5,22 +5,17 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/array.h"
 #include "base/endian.h"
-#include "base/fail.h"
 #include "image/cache.h"
 #include "image/refs.h"
 
 int changes_add(struct changes *c, uint64_t offset, struct qcow2_word word)
 {
-	if (c->count == c->cap) {
-		size_t cap = c->cap ? 2 * c->cap : 256;
-		struct change *more = realloc(c->items, cap * sizeof(*more));
+	int err = array_room(&c->items, &c->cap, c->count);
 
-		if (!more)
-			return fail(ENOMEM, "out of memory for a commit");
-		c->items = more;
-		c->cap = cap;
-	}
+	if (err)
+		return err;
 	c->items[c->count++] = (struct change){offset, word};
 	return 0;
 }
@@ -95,20 +90,15 @@ void changes_release(struct changes *c)
 int raises_add(struct raises *r, uint64_t cluster, uint64_t count, uint64_t add)
 {
 	struct raise *last = r->count ? &r->items[r->count - 1] : NULL;
+	int err;
 
 	if (last && last->add == add && last->cluster + last->count == cluster) {
 		last->count += count;
 		return 0;
 	}
-	if (r->count == r->cap) {
-		size_t cap = r->cap ? 2 * r->cap : 64;
-		struct raise *more = realloc(r->items, cap * sizeof(*more));
-
-		if (!more)
-			return fail(ENOMEM, "out of memory for a commit");
-		r->items = more;
-		r->cap = cap;
-	}
+	err = array_room(&r->items, &r->cap, r->count);
+	if (err)
+		return err;
 	r->items[r->count++] = (struct raise){cluster, count, add};
 	return 0;
 }

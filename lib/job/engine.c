@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
@@ -202,15 +203,9 @@ static int keep_item(struct slot *s, const struct item *item)
 {
 	int err;
 
-	if (s->n_items == s->cap_items) {
-		size_t cap = s->cap_items ? 2 * s->cap_items : 64;
-		struct item *more = realloc(s->items, cap * sizeof(*more));
-
-		if (!more)
-			return fail(ENOMEM, "out of memory for --verify");
-		s->items = more;
-		s->cap_items = cap;
-	}
+	err = array_room(&s->items, &s->cap_items, s->n_items);
+	if (err)
+		return err;
 	err = item_copy(&s->items[s->n_items], item);
 	if (!err)
 		s->n_items++;

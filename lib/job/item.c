@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/fail.h"
 
 static bool goes_on(const struct piece *last, const struct image *image,
@@ -24,19 +25,15 @@ static bool goes_on(const struct piece *last, const struct image *image,
 
 int pieces_add(struct pieces *p, struct image *image, const struct extent *e)
 {
+	int err;
+
 	if (p->count && goes_on(&p->items[p->count - 1], image, e)) {
 		p->items[p->count - 1].extent.length += e->length;
 		return 0;
 	}
-	if (p->count == p->cap) {
-		size_t cap = p->cap ? 2 * p->cap : 16;
-		struct piece *more = realloc(p->items, cap * sizeof(*more));
-
-		if (!more)
-			return fail(ENOMEM, "out of memory");
-		p->items = more;
-		p->cap = cap;
-	}
+	err = array_room(&p->items, &p->cap, p->count);
+	if (err)
+		return err;
 	p->items[p->count++] = (struct piece){image, *e};
 	return 0;
 }
@@ -63,6 +60,7 @@ void pieces_release(struct pieces *p)
 int item_add_run(struct item *item, uint64_t start, uint64_t length)
 {
 	struct run *last = item->n_runs ? &item->runs[item->n_runs - 1] : NULL;
+	int err;
 
 	if (!last)
 		item->start = start;
@@ -71,15 +69,9 @@ int item_add_run(struct item *item, uint64_t start, uint64_t length)
 		last->length += length;
 		return 0;
 	}
-	if (item->n_runs == item->cap_runs) {
-		size_t cap = item->cap_runs ? 2 * item->cap_runs : 16;
-		struct run *more = realloc(item->runs, cap * sizeof(*more));
-
-		if (!more)
-			return fail(ENOMEM, "out of memory");
-		item->runs = more;
-		item->cap_runs = cap;
-	}
+	err = array_room(&item->runs, &item->cap_runs, item->n_runs);
+	if (err)
+		return err;
 	item->runs[item->n_runs++] = (struct run){start, length};
 	return 0;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/fail.h"
 #include "base/io.h"
 #include "base/size.h"
@@ -15,20 +16,12 @@
 
 int worker_add_link(struct worker *w, const struct link *link, uint64_t from)
 {
-	if (w->n_links == w->cap_links) {
-		size_t cap = w->cap_links ? 2 * w->cap_links : 64;
-		struct link *links = realloc(w->links, cap * sizeof(*links));
-		uint64_t *froms;
+	int err = array_room(&w->links, &w->cap_links, w->n_links);
 
-		if (!links)
-			return fail(ENOMEM, "out of memory");
-		w->links = links;
-		froms = realloc(w->link_from, cap * sizeof(*froms));
-		if (!froms)
-			return fail(ENOMEM, "out of memory");
-		w->link_from = froms;
-		w->cap_links = cap;
-	}
+	if (!err)
+		err = array_room(&w->link_from, &w->cap_from, w->n_links);
+	if (err)
+		return err;
 	w->link_from[w->n_links] = from;
 	w->links[w->n_links++] = *link;
 	return 0;

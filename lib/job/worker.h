@@ -34,7 +34,7 @@ struct worker {
 	struct link *links;
 	uint64_t *link_from; /* of each link: where its data lies in buf; NO_DATA: nowhere
 			      */
-	size_t n_links, cap_links;
+	size_t n_links, cap_links, cap_from;
 	uint32_t fill_data,
 		fill_zero; /* FILL: what was found in the wanted subclusters */
 	struct worker_counts done;

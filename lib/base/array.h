@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/* Room for one more in an array that grows. */
+#ifndef BASE_ARRAY_H
+#define BASE_ARRAY_H
+
+#include <stddef.h>
+
+int array_room_(void *items, size_t *cap, size_t count, size_t size);
+
+/*
+ * Make sure that items (a pointer to the array's pointer) has room for count + 1
+ * elements; *cap is how many it has room for now. 0 or -ENOMEM, the array as it was.
+ */
+#define array_room(items, cap, count) array_room_(items, cap, count, sizeof(**(items)))
+
+#endif

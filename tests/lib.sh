@@ -181,10 +181,13 @@ make_faults()
 }
 
 # with_faults FAULT_NAME=VALUE... COMMAND...: run, where faults strike D.qcow2
+# `start` with "${FAULTY[@]}" for one in the background.
+FAULTY=(env LD_PRELOAD="$WORK/faults.so" FAULT_FILE=/D.qcow2
+	ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0")
+
 with_faults()
 {
-	run env LD_PRELOAD="$WORK/faults.so" FAULT_FILE=/D.qcow2 \
-		ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0" "$@"
+	run "${FAULTY[@]}" "$@"
 }
 
 # start COMMAND...: in the background with default signals; its pid in PID

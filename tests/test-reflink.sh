@@ -65,5 +65,35 @@ testBtrfs()
 	merges btrfs 512M
 }
 
+# A pause holds for clones as it does for copies: three items of 512 here, which would be
+# done in two seconds.
+testPause()
+{
+	local i commands=()
+
+	make_faults || return 0
+	mkdir m
+	mount_new xfs 512M m || return 0
+	cd m || return 1
+	new A.qcow2 8M -o cluster_size=4k
+	# from the end to the beginning, so that each cluster is a piece of its own
+	for ((i = 1535; i >= 0; i--)); do
+		commands+=("write -P $((i % 255 + 1)) $((i * 4))k 4k")
+	done
+	put A.qcow2 "${commands[@]}"
+	over D.qcow2 A.qcow2 -o cluster_size=4k
+	HASH=$(content D.qcow2)
+	start "${FAULTY[@]}" FAULT_CLONE=1 chain-stream -q -j 1 D.qcow2
+	merge_runs || fail "the merge does not start"
+	assert_status 0 chain-stream --pause D.qcow2
+	sleep 2.5
+	assertTrue "it went on" "kill -0 $PID"
+	assertEquals A.qcow2 "$(backing D.qcow2)"
+	assert_status 0 chain-stream --resume D.qcow2
+	finish
+	assertEquals "status: $(cat "$WORK/bg.err")" 0 "$STATUS"
+	assert_merged D.qcow2 "$HASH" ""
+}
+
 # shellcheck disable=SC1091
 . shunit2

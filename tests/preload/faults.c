@@ -8,6 +8,7 @@
  *	FAULT_CUT=1	... and the file gets the length that it had when last synced
  *	FAULT_ERRNO=E	the first FAULT_COUNT (1) such writes fail with this errno
  *	FAULT_SLOW=MS	the first FAULT_COUNT (1) such writes take so many milliseconds
+ *	FAULT_CLONE=MS	each clone to it takes so many milliseconds
  *	FAULT_PEAK=FILE	the most memory that the process ever had, in KiB, goes there
  *
  * The system calls are made directly, so that a sanitizer's own copies of these functions
@@ -16,12 +17,15 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -138,6 +142,19 @@ int fsync(int fd)
 	durable = length;
 	pthread_mutex_unlock(&lock);
 	return r;
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list ap;
+	void *arg;
+
+	va_start(ap, request);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	if (request == FICLONERANGE && concerns(fd))
+		usleep((useconds_t)number("FAULT_CLONE", 0) * 1000);
+	return (int)syscall(SYS_ioctl, fd, request, arg);
 }
 
 __attribute__((destructor)) static void note_peak(void)

@@ -21,7 +21,7 @@
  *	ECANCELED	stopped by a cancel				75
  *	EINTR		stopped by a signal			129/130/143
  *	EACCES EPERM EROFS	no permission				77
- *	EINVAL		wrong usage					64
+ *	EINVAL, ENAMETOOLONG	wrong usage				64
  *	ENXIO		no merge runs here, or its owner died		69
  *	anything else	I/O error, no space				74
  */

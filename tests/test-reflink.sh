@@ -76,12 +76,17 @@ testPause()
 	mount_new xfs 512M m || return 0
 	cd m || return 1
 	new A.qcow2 8M -o cluster_size=4k
-	# from the end to the beginning, so that each cluster is a piece of its own
-	for ((i = 1535; i >= 0; i--)); do
+	for ((i = 0; i < 1535; i++)); do
 		commands+=("write -P $((i % 255 + 1)) $((i * 4))k 4k")
 	done
 	put A.qcow2 "${commands[@]}"
 	over D.qcow2 A.qcow2 -o cluster_size=4k
+	# every second cluster is there already, so that each of the others is a call of its own
+	commands=()
+	for ((i = 0; i < 1535; i += 2)); do
+		commands+=("write -P 77 $((i * 4))k 4k")
+	done
+	put D.qcow2 "${commands[@]}"
 	HASH=$(content D.qcow2)
 	start "${FAULTY[@]}" FAULT_CLONE=1 chain-stream -q -j 1 D.qcow2
 	merge_runs || fail "the merge does not start"

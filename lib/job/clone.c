@@ -2,8 +2,14 @@
 /*
  * Items that share clusters with the layers. Data is never looked at: the only zeros
  * that a reflink knows are the holes of a layer's file.
+ *
+ * Where a lease lies is ours to choose, so an item's pieces are taken in the order in
+ * which they lie in the layer's file: then scattered guest clusters that a layer wrote
+ * one after the other are shared with one call, and neighbours stay neighbours in the
+ * image.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -13,6 +19,9 @@
 #include "copy/mover.h"
 #include "image/map.h"
 #include "job/worker.h"
+
+/* One call shares at most so much, so that a stop is soon heard. */
+#define CLONE_CALL (64u << 20)
 
 /* The verdicts of one piece, of which the first cluster has index `first` in the item. */
 static int judge_piece(struct worker *w, const struct piece *p, uint64_t first)
@@ -35,11 +44,22 @@ static int judge_piece(struct worker *w, const struct piece *p, uint64_t first)
 	return err;
 }
 
+static int by_source(const void *a, const void *b)
+{
+	const struct piece *x = a, *y = b;
+
+	if (x->image != y->image)
+		return x->image->ino < y->image->ino ? -1 : 1;
+	return (x->extent.host > y->extent.host) - (x->extent.host < y->extent.host);
+}
+
 int worker_prepare_clones(struct worker *w)
 {
 	const struct pieces *p = &w->item.old;
 	uint64_t first = 0;
 	int err = 0;
+
+	qsort(p->items, p->count, sizeof(*p->items), by_source);
 
 	for (size_t i = 0; i < p->count && !err; i++) {
 		err = judge_piece(w, &p->items[i], first);
@@ -69,12 +89,32 @@ static int lease_piece(struct worker *w, struct slot *s, const struct extent *e,
 	return err;
 }
 
+/* Will any of these clusters be linked? */
+static bool has_data(const uint8_t *verdicts, uint64_t clusters)
+{
+	for (uint64_t i = 0; i < clusters; i++)
+		if (verdicts[i] != VERDICT_SAME)
+			return true;
+	return false;
+}
+
 int worker_lease_clones(struct worker *w, struct slot *s)
 {
 	const struct pieces *p = &w->item.old;
 	const uint8_t *verdicts = w->verdicts;
+	struct target *t = w->engine->target;
 	int err = 0;
 
+	/* Tables first, so that they do not stand between the leases. */
+	for (size_t i = 0; i < p->count && !err; i++) {
+		const struct extent *e = &p->items[i].extent;
+
+		if (has_data(verdicts, e->length >> w->bits))
+			err = t->ops->prepare(t, &s->batch, e->start,
+					      e->length >> w->bits);
+		verdicts += e->length >> w->bits;
+	}
+	verdicts = w->verdicts;
 	for (size_t i = 0; i < p->count && !err; i++) {
 		err = lease_piece(w, s, &p->items[i].extent, verdicts);
 		verdicts += p->items[i].extent.length >> w->bits;
@@ -82,74 +122,91 @@ int worker_lease_clones(struct worker *w, struct slot *s)
 	return err;
 }
 
+/* Bytes of one layer that go to one place. */
+struct stretch {
+	const struct image *image; /* NULL: none yet */
+	uint64_t from, to, length;
+};
+
 /* Where the file system will not share after all. A failed clone leaves its range
  * undefined. */
-static int copy_instead(struct worker *w, const struct piece *p, uint64_t from,
-			uint64_t to, uint64_t length)
+static int copy_instead(struct worker *w, const struct stretch *x)
 {
 	int fd = w->engine->target->image->data_fd, err = 0;
 
-	for (uint64_t at = 0; at < length && !err; at += PLAN_COPY_MAX) {
-		size_t n = min_u64(PLAN_COPY_MAX, length - at);
+	for (uint64_t at = 0; at < x->length && !err; at += PLAN_COPY_MAX) {
+		size_t n = min_u64(PLAN_COPY_MAX, x->length - at);
 
 		err = limit_take(w->engine->limit, n);
 		if (!err)
 			err = worker_room(&w->buf, &w->buf_size, n);
 		if (!err)
-			err = read_at(p->image->data_fd, w->buf, n, from + at);
+			err = read_at(x->image->data_fd, w->buf, n, x->from + at);
 		if (err)
-			return fail_in(err, p->image->path);
-		err = write_at(fd, w->buf, n, to + at);
+			return fail_in(err, x->image->path);
+		err = write_at(fd, w->buf, n, x->to + at);
 		if (!err)
-			write_behind(fd, to + at, n);
+			write_behind(fd, x->to + at, n);
 	}
-	w->done.copied += length;
-	w->done.read += length;
-	w->done.written += length;
+	w->done.copied += x->length;
+	w->done.read += x->length;
+	w->done.written += x->length;
 	return err;
 }
 
-/* Share the clusters of one link. */
-static int clone_link(struct worker *w, const struct piece *p, const struct link *l)
+static int clone_stretch(struct worker *w, const struct stretch *x)
 {
-	uint64_t length = (uint64_t)l->clusters << w->bits;
-	uint64_t from = p->extent.host + (l->guest - p->extent.start);
 	const struct target *t = w->engine->target;
 	int err = 0;
 
+	if (!x->image)
+		return 0;
+	/* A pause holds here too, and a stop is heard between two calls. */
+	err = limit_take(w->engine->limit, 0);
+	if (err)
+		return err;
 	if (!t->dry) {
 		LOCK_SCOPE(&w->engine->clone_lock);
 
-		err = reflink(p->image->data_fd, from, t->image->data_fd, l->host,
-			      length);
+		err = reflink(x->image->data_fd, x->from, t->image->data_fd, x->to,
+			      x->length);
 	}
-
 	if (!err) {
-		w->done.reflinked += length;
+		w->done.reflinked += x->length;
 		return 0;
 	}
 	if (err == -EIO || err == -ENOSPC || err == -EDQUOT)
 		return err;
-	return copy_instead(w, p, from, l->host, length);
+	return copy_instead(w, x);
 }
 
 int worker_write_clones(struct worker *w)
 {
 	const struct piece *p = w->item.old.items;
 	const uint8_t *verdicts = w->verdicts;
+	struct stretch x = {0};
 	int err = 0;
 
-	/* Links and pieces are both in guest order; a link lies inside one piece. */
+	/* Links are in the order of the pieces, and each lies inside one. */
 	for (size_t i = 0; i < w->n_links && !err; i++) {
 		const struct link *l = &w->links[i];
+		uint64_t length = (uint64_t)l->clusters << w->bits, from;
 
-		while (l->guest >= p->extent.start + p->extent.length) {
+		while (l->guest - p->extent.start >= p->extent.length) {
 			verdicts += p->extent.length >> w->bits;
 			p++;
 		}
-		if (l->kind == LINK_DATA &&
-		    verdicts[(l->guest - p->extent.start) >> w->bits] == VERDICT_DATA)
-			err = clone_link(w, p, l);
+		if (l->kind != LINK_DATA ||
+		    verdicts[(l->guest - p->extent.start) >> w->bits] != VERDICT_DATA)
+			continue;
+		from = p->extent.host + (l->guest - p->extent.start);
+		if (x.image == p->image && x.from + x.length == from &&
+		    x.to + x.length == l->host && x.length + length <= CLONE_CALL) {
+			x.length += length;
+			continue;
+		}
+		err = clone_stretch(w, &x);
+		x = (struct stretch){p->image, from, l->host, length};
 	}
-	return err;
+	return err ? err : clone_stretch(w, &x);
 }

@@ -82,6 +82,7 @@ void item_reset(struct item *item)
 	item->n_runs = 0;
 	item->old.count = item->other.count = 0;
 	item->compare = false;
+	item->kind = ITEM_COPY;
 }
 
 int item_copy(struct item *to, const struct item *from)

@@ -160,7 +160,8 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n, bool dry)
 	};
 	int err = plan_of(m, &plan, pass, n);
 
-	target_local_pass(&m->target, pass, n);
+	if (!err)
+		err = target_local_pass(&m->target, pass, n);
 	if (!err)
 		err = engine_init(&e);
 	if (!err) {

@@ -230,7 +230,7 @@ static uint64_t item_max(const struct plan *p, const struct step *s)
  */
 static int take(struct plan *p, const struct step *s, struct item *item, bool *full)
 {
-	uint64_t max = item_max(p, s), length = s->length;
+	uint64_t max = item_max(p, s), length = s->length, runs;
 	int err;
 
 	*full = true;
@@ -246,8 +246,9 @@ static int take(struct plan *p, const struct step *s, struct item *item, bool *f
 	item->kind = s->kind;
 	err = extend(p, item, p->pos, length);
 	p->pos += length;
-	*full = item->length >= max || item->n_runs >= PLAN_RUNS ||
-		(item->kind == ITEM_CLONE && item->old.count >= PLAN_RUNS);
+	runs = item->kind == ITEM_CLONE ? PLAN_CLONE_RUNS : PLAN_RUNS;
+	*full = item->length >= max || item->n_runs >= runs ||
+		item->old.count >= 8 * runs;
 	return err;
 }
 
@@ -270,8 +271,12 @@ int plan_next(struct plan *p, struct item *item)
 		if (!s.work) {
 			p->skipped += s.length;
 			p->pos += s.length;
-			/* Nobody may be kept waiting for the end of an empty disk. */
-			if (++skips < PLAN_SKIPS)
+			/*
+			 * Nobody may be kept waiting for the end of an empty disk. Clones
+			 * gain by the dozen, so they may take longer.
+			 */
+			if (++skips <
+			    (item->kind == ITEM_CLONE ? PLAN_CLONE_RUNS : PLAN_SKIPS))
 				continue;
 			if (item->length)
 				break;

@@ -29,9 +29,10 @@
  */
 #define PLAN_COPY_MAX (256u << 10)
 #define PLAN_BUFFER (2u << 20)
-#define PLAN_CLONE_MAX (64u << 20)
+#define PLAN_CLONE_MAX (1u << 30)
 #define PLAN_ZERO_CLUSTERS 65536u
-#define PLAN_RUNS 512u /* of an item, at most; so many pieces of a CLONE item too */
+#define PLAN_RUNS 512u /* of an item, at most */
+#define PLAN_CLONE_RUNS 16384u /* of a CLONE item, and its pieces */
 
 struct plan {
 	/* fixed by plan_init */

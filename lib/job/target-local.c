@@ -3,7 +3,9 @@
 #include "job/target-local.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
+#include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/io.h"
 #include "base/size.h"
@@ -38,14 +40,14 @@ static int local_prepare(struct target *t, struct batch *b, uint64_t guest,
 		if (err)
 			return err;
 		l->paths_for = i + 1;
-		if (!missing || l->table_for == i + 1)
+		if (!missing || l->has_table[i / 8] >> (i % 8) & 1)
 			continue;
 		err = alloc_run(&l->alloc, 1, &host, &got);
 		if (!err)
 			err = batch_add_table(b, i, host);
 		if (err)
 			return err;
-		l->table_for = i + 1;
+		l->has_table[i / 8] |= (uint8_t)(1u << (i % 8));
 	}
 	return 0;
 }
@@ -97,6 +99,7 @@ static int local_commit(struct target *t, struct batch *b)
 
 static int local_close(struct target *t)
 {
+	free(TAKE(local(t)->has_table));
 	link_release(&local(t)->committer);
 	return alloc_close(&local(t)->alloc);
 }
@@ -172,10 +175,17 @@ int target_local_init(struct target_local *t, struct image *img, bool dry)
 	return err;
 }
 
-void target_local_pass(struct target_local *t, const unsigned *pass, unsigned n_pass)
+int target_local_pass(struct target_local *t, const unsigned *pass, unsigned n_pass)
 {
+	uint64_t entries = 0;
+
 	link_release(&t->committer);
 	t->committer.pass = pass;
 	t->committer.n_pass = n_pass;
-	t->table_for = t->paths_for = t->paths = 0;
+	t->paths_for = t->paths = 0;
+	for (unsigned i = 0; i < n_pass; i++)
+		entries = max_u64(entries, t->target.image->tables[pass[i]].l1_entries);
+	free(t->has_table);
+	t->has_table = calloc(entries / 8 + 1, 1);
+	return t->has_table ? 0 : fail(ENOMEM, "out of memory");
 }

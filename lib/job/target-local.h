@@ -10,7 +10,7 @@ struct target_local {
 	struct alloc alloc;
 	struct committer committer;
 	uint64_t start; /* host offset from which on this writer allocates */
-	uint64_t table_for; /* L1 index + 1 that has got its L2 table last in this pass */
+	uint8_t *has_table; /* a bit per L1 index that has got an L2 table in this pass */
 	uint64_t paths_for; /* L1 index + 1 that paths is about */
 	uint64_t paths; /* L1 paths that a link there leads to */
 };
@@ -22,6 +22,6 @@ struct target_local {
 int target_local_init(struct target_local *t, struct image *img, bool dry);
 
 /* The tables that links go to from now on. Nothing may be waiting for a commit. */
-void target_local_pass(struct target_local *t, const unsigned *pass, unsigned n_pass);
+int target_local_pass(struct target_local *t, const unsigned *pass, unsigned n_pass);
 
 #endif

@@ -146,8 +146,10 @@ static int sweep_past_end(struct sweep *s, uint64_t first)
 			uint64_t count;
 
 			err = refpeek_get(&peek, c, &count);
-			if (!err && count)
+			if (!err && count) {
+				s->freed++;
 				err = run_add(s, c, 0);
+			}
 		}
 	}
 	return err ? err : run_flush(s);

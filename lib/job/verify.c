@@ -199,7 +199,9 @@ int verify_slot(struct engine *e, struct slot *s)
 
 	if (!want || !other || !got)
 		return fail(ENOMEM, "out of memory for --verify");
-	qsort(s->batch.links, s->batch.n_links, sizeof(*s->batch.links), by_guest);
+	if (s->batch.n_links)
+		qsort(s->batch.links, s->batch.n_links, sizeof(*s->batch.links),
+		      by_guest);
 	err = source_init(&v.source);
 	if (!err)
 		err = source_init(&v.back);

@@ -2,24 +2,27 @@
 /*
  * Links, batches of them, and the commit: the only place that makes anything visible.
  *
- * A link makes a host cluster (or zero) the answer for a guest cluster in every table
- * of the pass where that guest cluster is still what the link expects. A table is an L1
- * (the active one or an internal snapshot's); tables that share an L2 table get one
- * word; the refcount of the host cluster is the number of L1 paths that lead to it.
+ * A link makes a host cluster (or zero) the answer for a guest cluster in every table of
+ * the pass where that guest cluster is still what the link expects. A table is an L1 (the
+ * active one or an internal snapshot's); tables that share an L2 table get one word; the
+ * refcount of the host cluster is the number of L1 paths that lead to it.
  *
  * The commit of a batch, in this order:
  *
- *	S0  only when refcount structures grow: new refcount blocks complete, sync, then
- *the table words that show them (a moved table: complete, sync, header, sync) S1
- *refcounts up; all data (written by the caller before); complete new L2 tables; the file
- *length covers every cluster; an external data file first; then fdatasync S2  L2 words in
- *existing tables, L1 words; then fdatasync
+ * S0: only when refcount structures grow. New refcount blocks complete, sync, then the
+ * table words that show them (a moved table: complete, sync, header, sync).
+ *
+ * S1: refcounts up; all data (written by the caller before); complete new L2 tables; the
+ * file length covers every cluster; an external data file first; then fdatasync.
+ *
+ * S2: L2 words in existing tables, L1 words; then fdatasync. Words of internal snapshots
+ * go first, with a sync of their own (image/link.c says why).
  *
  * A crash at any instant, with any unsynced writes lost in any order, leaves each word
  * old or new, and every new word leads to durable data with a refcount: leaks at worst.
  *
  * After a failed sync nobody knows what the disk holds (the kernel marks the pages
- * clean): the batch writer is broken and every later commit fails with -EIO.
+ * clean): the committer is broken and every later commit fails with -EIO.
  */
 #ifndef IMAGE_LINK_H
 #define IMAGE_LINK_H

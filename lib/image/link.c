@@ -2,14 +2,15 @@
 /*
  * The commit, in this order and no other:
  *
- *	S0  only when refcount structures grow: image/grow.c
- *	S1  refcounts up; complete new L2 tables; then fdatasync (the data of the
- *	    links has been written before; an external data file is synced first)
- *	S2  L2 words in existing tables, L1 words; then fdatasync. Where internal
- *snapshots take part, their words first, with a sync of their own: a crash in between
- *leaves too high a refcount only on clusters that no active word names, and those
- *	    image/sweep.c can lower (an active word would need its COPIED flag changed
- *with it)
+ * S0: only when refcount structures grow (image/grow.c).
+ *
+ * S1: refcounts up; complete new L2 tables; then fdatasync. The data of the links has
+ * been written before; an external data file is synced first.
+ *
+ * S2: L2 words in existing tables, L1 words; then fdatasync. Where internal snapshots
+ * take part their words go first, with a sync of their own: a crash in between leaves too
+ * high a refcount only on clusters that no active word names, and those image/sweep.c can
+ * lower (an active word would need its COPIED flag changed with it).
  *
  * Nothing else in the library makes a cluster visible.
  */

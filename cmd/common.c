@@ -60,7 +60,8 @@ static void on_signal(int number)
 static void catch_signals(void)
 {
 	static const int stops[] = {SIGHUP, SIGINT, SIGTERM};
-	/* The second one kills, should we hang on a terminal or a pipe that nobody reads.
+	/*
+	 * The second one kills, should we hang on a terminal or a pipe that nobody reads.
 	 */
 	struct sigaction action = {.sa_handler = on_signal,
 				   .sa_flags = SA_RESTART | SA_RESETHAND};
@@ -75,8 +76,8 @@ static void catch_signals(void)
 		sigaction(stops[i], &action, NULL);
 	}
 	sigaction(SIGPIPE, &ignore, NULL);
-	sigaction(SIGXFSZ, &ignore,
-		  NULL); /* a write past ulimit -f is an error like any other */
+	/* a write past ulimit -f is an error like any other */
+	sigaction(SIGXFSZ, &ignore, NULL);
 }
 
 /* A chain may be longer than the usual 1024 open files. */

@@ -41,8 +41,10 @@ extern const struct argp common_argp;
  */
 extern volatile sig_atomic_t stop_signal;
 
-/* First thing in main: the handlers, SIGPIPE ignored (a closed pipe is a write error at
- * the end), as many open files as allowed, usage errors exit with 64. */
+/*
+ * First thing in main: the handlers, SIGPIPE ignored (a closed pipe is a write error at
+ * the end), as many open files as allowed, usage errors exit with 64.
+ */
 void common_begin(const char *program);
 
 /*

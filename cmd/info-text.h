@@ -12,8 +12,8 @@
 json_t *info_text(const char *text);
 
 /*
- * Set key to text. When text is not valid UTF-8, "key-escaped" tells its bytes as well
- * (base/escape.h).
+ * Set key to text. When text is not valid UTF-8, "key-escaped" tells its bytes
+ * as well (base/escape.h).
  */
 void info_set_text(json_t *object, const char *key, const char *text);
 

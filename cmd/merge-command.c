@@ -134,7 +134,8 @@ static int run(struct show *s)
 			 err ? fail_sentence() : "");
 	if (s->errors > ERRORS_SHOWN && !s->args->common.verbose)
 		say(s, "more errors like these were not shown");
-	/* an error is one line, and what it might have meant otherwise is not news then
+	/*
+	 * an error is one line, and what it might have meant otherwise is not news then
 	 */
 	if (r.warning && (!err || is_stop(err)) && !s->args->common.quiet)
 		remark(s->program, r.warning);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Run a merge as the options say, and show it: the body of chain-stream and chain-rebase.
+/*
+ * Run a merge as the options say, and show it: the body of chain-stream and chain-rebase.
  */
 #ifndef CMD_MERGE_COMMAND_H
 #define CMD_MERGE_COMMAND_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For gcc -fanalyzer (tests/lint): the promise of base/fail.h, that these return a
- * negative number, which it cannot see and without which it follows paths that do not
- * exist.
+ * For gcc -fanalyzer (tests/lint): the promise of base/fail.h, that these return
+ * a negative number, which it cannot see and without which it follows paths that
+ * do not exist.
  */
 #include "base/fail.h"
 

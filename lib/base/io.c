@@ -117,8 +117,10 @@ int is_zero(const void *p, size_t len)
 	const char *bytes = p;
 	size_t head = len < 64 ? len : 64;
 
-	/* Most data that is not zero shows it at once; else it repeats its first 64
-	 * bytes. */
+	/*
+	 * Most data that is not zero shows it at once; else it repeats its
+	 * first 64 bytes.
+	 */
 	for (size_t i = 0; i < head; i++)
 		if (bytes[i])
 			return 0;

@@ -10,8 +10,8 @@
 struct chain_link {
 	char *path; /* to open it: the user's for depth 0, else resolved */
 	char *string; /* the backing string that led here; NULL for depth 0 */
-	char *format; /* the format recorded (header or json:), "" if none; NULL: depth 0
-		       */
+	/* the format recorded (header or json:), "" if none; NULL for depth 0 */
+	char *format;
 	bool probed; /* no format was recorded: found by magic */
 	struct image *image; /* NULL: could not be opened */
 	/*
@@ -47,8 +47,10 @@ struct chain {
 int chain_open(struct chain **out, const char *path, const char *format, unsigned flags);
 void chain_close(struct chain *c);
 
-/* The depth of the file at path, decided by inode. -ENOENT (sentence) if it is not in the
- * chain. */
+/*
+ * The depth of the file at path, decided by inode. -ENOENT (sentence) if it is not
+ * in the chain.
+ */
 int chain_find(const struct chain *c, const char *path, size_t *depth);
 
 #endif

@@ -28,9 +28,9 @@ struct newfile {
 };
 
 /*
- * named: under its name from the start. -EOPNOTSUPP: this takes named (also from
- * newfile_publish); -EINVAL: something of that name exists; -ENOENT: no such folder;
- * others.
+ * named: under its name from the start. -EOPNOTSUPP: this takes named (also
+ * from newfile_publish); -EINVAL: something of that name exists; -ENOENT: no
+ * such folder; others.
  */
 int newfile_begin(struct newfile *n, const char *path, bool named);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* An overlay that exists already, made by somebody else for this: only its header
- * changes. */
+/*
+ * An overlay that exists already, made by somebody else for this: only
+ * its header changes.
+ */
 #ifndef CHAIN_REUSE_H
 #define CHAIN_REUSE_H
 

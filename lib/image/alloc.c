@@ -133,8 +133,10 @@ static int extend(struct alloc *a)
 	if (a->dry || a->next <= a->img->file_size)
 		return 0;
 	r = ftruncate(a->img->fd, (off_t)size);
-	/* A limit on the size of files (ulimit -f) may still leave room for what is
-	 * needed. */
+	/*
+	 * A limit on the size of files (ulimit -f) may still leave room for
+	 * what is needed.
+	 */
 	if (r < 0 && errno == EFBIG) {
 		size = a->next;
 		r = ftruncate(a->img->fd, (off_t)size);

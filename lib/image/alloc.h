@@ -39,8 +39,8 @@ struct alloc {
 	uint64_t old_size; /* of the file, at alloc_open */
 	uint64_t reach; /* see alloc_reach */
 	uint64_t next; /* ... of the next one */
-	uint64_t
-		range; /* refcount table index that next is known to be counted by, + 1 */
+	/* refcount table index that next is known to be counted by, + 1 */
+	uint64_t range;
 	uint64_t table_words; /* words of the refcount table, with a pending growth */
 	/* one compressed blob after another in a cluster */
 	uint64_t blob_next; /* host offset, 0: none open */
@@ -66,14 +66,17 @@ int alloc_run(struct alloc *a, uint64_t want, uint64_t *host, uint64_t *got);
  */
 int alloc_blob(struct alloc *a, uint32_t bytes, uint64_t paths, uint64_t *host);
 
-/* The file will be this long at least: something lies there already, cut short by its
- * writer. */
+/*
+ * The file will be this long at least: something lies there already, cut short
+ * by its writer.
+ */
 void alloc_reach(struct alloc *a, uint64_t end);
 
 /* How long the file is or will be, bytes. */
 uint64_t alloc_file_size(struct alloc *a);
 
-/* After the last commit: cut the file to what was handed out. Frees the struct's memory.
+/*
+ * After the last commit: cut the file to what was handed out. Frees the struct's memory.
  */
 int alloc_close(struct alloc *a);
 

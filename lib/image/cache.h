@@ -3,8 +3,8 @@
  * A bounded read cache for the tables of one image, in slices of 4 KiB at
  * multiples of 4 KiB. Writes go through: to the file at once, and to the slice if
  * it is there, so no slice is ever dirty and any may be dropped at any time.
- * Order and durability are the commit's business (image/link.h).
- * All functions may be called by any thread.
+ * Order and durability are the commit's business (image/link.h). All functions
+ * may be called by any thread.
  */
 #ifndef IMAGE_CACHE_H
 #define IMAGE_CACHE_H
@@ -21,9 +21,8 @@ struct cache *cache_new(int fd, size_t bytes);
 void cache_free(struct cache *c);
 
 /*
- * Copy len bytes at offset out. A table that starts at or past the end of the
- * file is -EUCLEAN (checked by the callers that know the table); bytes past the end read
- * zero.
+ * Copy len bytes at offset out. A table that starts at or past the end of the file is
+ * -EUCLEAN (checked by the callers that know the table); bytes past the end read zero.
  */
 int cache_read(struct cache *c, uint64_t offset, void *buf, size_t len);
 

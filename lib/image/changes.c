@@ -28,7 +28,8 @@ static int by_offset(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* A slice may hold several small clusters: what lies in another one is not the table's.
+/*
+ * A slice may hold several small clusters: what lies in another one is not the table's.
  */
 static bool within_cluster(const struct image *img, uint64_t a, uint64_t b)
 {

@@ -123,7 +123,8 @@ static void compare_cluster(struct checker *c, uint64_t cluster, uint64_t count)
 		c->out->leaks++;
 }
 
-/* A refcount block past the end of the file is damage of its own; a file may end in it.
+/*
+ * A refcount block past the end of the file is damage of its own; a file may end in it.
  */
 static void compare_window(struct checker *c)
 {

@@ -11,8 +11,11 @@
 #include "image/image.h"
 
 struct image_check {
-	uint64_t corruptions; /* a refcount below the references, a COPIED flag that
-				 lies, a table past the end, overlaps, bad words ... */
+	/*
+	 * A refcount below the references, a COPIED flag that lies, a table past the
+	 * end, overlaps, bad words ...
+	 */
+	uint64_t corruptions;
 	uint64_t leaks; /* clusters with a refcount above their references */
 	uint64_t check_errors; /* what could not be read */
 	uint64_t allocated_clusters, compressed_clusters, fragmented_clusters;
@@ -39,8 +42,10 @@ int image_sweep(struct image *img, uint64_t from, uint64_t *freed);
  */
 int image_repair_refcounts(struct image *img);
 
-/* Does the open image need work before it may be written to? Does that work:
- * repair when dirty, sweep when marked, unknown autoclear bits cleared. */
+/*
+ * Does the open image need work before it may be written to? Does that work: repair when
+ * dirty, sweep when marked, unknown autoclear bits cleared.
+ */
 int image_make_writable(struct image *img);
 
 #endif

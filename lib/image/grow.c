@@ -51,7 +51,8 @@ static int count_cluster(const struct growth *g, uint64_t host)
 		    (uintmax_t)cluster);
 }
 
-/* The blocks lie in holes of the file, so all but what counts themselves is zero already.
+/*
+ * The blocks lie in holes of the file, so all but what counts themselves is zero already.
  */
 static int write_blocks(const struct growth *g)
 {
@@ -110,7 +111,8 @@ static int move_table(const struct growth *g, uint64_t *syncs)
 	if (!err)
 		err = image_rehead(img, &change);
 	*syncs += 2;
-	/* The old table is nobody's now; should this be lost, it is a leak and no more.
+	/*
+	 * The old table is nobody's now; should this be lost, it is a leak and no more.
 	 */
 	return err ? err : refs_set(img, old >> img->cluster_bits, old_clusters, 0);
 }

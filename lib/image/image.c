@@ -178,7 +178,8 @@ static int add_snapshot(struct image *img, struct qcow2_snapshot *s, bool lenien
 	return 0;
 }
 
-/* The snapshot table has no length: its entries follow each other, in a sliding window.
+/*
+ * The snapshot table has no length: its entries follow each other, in a sliding window.
  */
 static int read_snapshots(struct image *img, bool lenient)
 {
@@ -293,7 +294,8 @@ static int open_into(struct image *img, const char *path, unsigned flags,
 				    "written to");
 		return open_qcow2(img, flags, cache_bytes);
 	}
-	/* A raw disk ends at a sector, as QEMU has it: the last one is padded with zeros.
+	/*
+	 * A raw disk ends at a sector, as QEMU has it: the last one is padded with zeros.
 	 */
 	img->size = round_up(img->file_size, 512);
 	img->data_fd = img->fd;

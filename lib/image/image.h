@@ -65,9 +65,8 @@ struct image {
 };
 
 #define IMAGE_WRITE 1u /* open for writing; refuses corrupt images */
-#define IMAGE_LENIENT                                              \
-	2u /* chain-info: an image that we could not read or write \
-	      (encrypted, corrupt flag) opens all the same */
+/* chain-info: what we cannot read or write (encrypted, corrupt flag) opens, too */
+#define IMAGE_LENIENT 2u
 #define IMAGE_NO_DATA 4u /* do not open the external data file */
 
 /*

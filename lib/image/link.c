@@ -33,8 +33,8 @@ struct group {
 	uint64_t paths; /* L1 entries that lead to it */
 	bool wanted; /* one of them belongs to the pass */
 	bool active; /* one of them is the active table */
-	uint64_t size; /* guest bytes that the largest table of the pass among them covers
-			*/
+	/* guest bytes that the largest table of the pass among them covers */
+	uint64_t size;
 	bool fresh; /* made by this commit */
 };
 
@@ -45,8 +45,8 @@ struct commit {
 	size_t n_groups;
 	uint64_t l1_index; /* what groups are about; UINT64_MAX: nothing yet */
 	struct changes fresh_words; /* into new L2 tables: S1 */
-	struct changes words[2],
-		l1_words[2]; /* S2: [1] for the active table, [0] others */
+	/* S2: [1] for the active table, [0] others */
+	struct changes words[2], l1_words[2];
 	struct raises raises;
 };
 

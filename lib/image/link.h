@@ -78,8 +78,8 @@ struct committer {
 	const unsigned *pass; /* the tables (indices of img->tables) that links go to */
 	unsigned n_pass;
 	bool broken; /* a sync failed: nothing more is written */
-	bool torn; /* a commit failed half way: refcounts may be up without a link (leaks)
-		    */
+	/* a commit failed half way: refcounts may be up without a link (leaks) */
+	bool torn;
 	/*
 	 * L2 tables that were allocated and not linked yet, of this and earlier batches:
 	 * the item that asked for one may have failed. Freed by link_release.

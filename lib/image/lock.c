@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * QEMU's image locks, see lock.h (block/file-posix.c, raw_apply_lock_bytes and
- * raw_check_lock_bytes).
+ * QEMU's image locks, see lock.h (block/file-posix.c,
+ * raw_apply_lock_bytes and raw_check_lock_bytes).
  *
  * What a descriptor holds already is asked from the kernel (its fdinfo), not
  * remembered: so a role can be changed on one descriptor (a new file becomes the active

@@ -37,8 +37,10 @@ int lock_take(int fd, enum lock_role role, uint64_t wait_ms,
 /* Release every byte that lock_take takes. */
 void lock_drop(int fd);
 
-/* Does anybody else hold the inode as a writer now (byte 201 cannot be had)? Takes
- * nothing. */
+/*
+ * Does anybody else hold the inode as a writer now (byte 201 cannot be
+ * had)? Takes nothing.
+ */
 int lock_is_held(int fd, bool *held);
 
 struct lock_holder {

@@ -11,7 +11,8 @@ int refs_block(struct image *img, uint64_t cluster, uint64_t *block);
 /* The refcount of a host cluster; 0 where there is no block. */
 int refs_get(struct image *img, uint64_t cluster, uint64_t *count);
 
-/* Set count clusters from first to value. -EUCLEAN where a block is missing. Not synced.
+/*
+ * Set count clusters from first to value. -EUCLEAN where a block is missing. Not synced.
  */
 int refs_set(struct image *img, uint64_t first, uint64_t count, uint64_t value);
 

@@ -19,9 +19,9 @@
 #define REFTABLE_RESERVED 0x1ffull
 
 /*
- * The length of the snapshot table stands nowhere: it is the sum of its entries. buf
- * holds SNAPSHOT_ENTRY_MAX bytes from *length of the table on; *pos is where in it we
- * are.
+ * The length of the snapshot table stands nowhere: it is the sum of its entries.
+ * buf holds SNAPSHOT_ENTRY_MAX bytes from *length of the table on; *pos is where in
+ * it we are.
  */
 static int skip_snapshot(struct refwalk *w, uint8_t *buf, uint64_t *base, size_t *pos)
 {

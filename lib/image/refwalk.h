@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Every reference of a qcow2 image to a piece of its own file: header, tables, data,
- * compressed spans, snapshots, bitmaps, refcount structures. What is
- * written there twice, in refcounts, must agree with this (image/check.h).
+ * compressed spans, snapshots, bitmaps, refcount structures. What is written there
+ * twice, in refcounts, must agree with this (image/check.h).
  *
  * The rules and their order are those of QEMU's check (block/qcow2-refcount.c,
  * calculate_refcounts); refcount blocks come last, so that a visitor who counts
@@ -22,8 +22,7 @@ enum ref_kind {
 	REF_CRYPTO,
 	REF_BITMAPS, /* directory, tables and clusters of bits */
 	REF_L2,
-	REF_DATA, /* a standard cluster, also one that is preallocated under a zero flag
-		   */
+	REF_DATA, /* a standard cluster, also one preallocated under a zero flag */
 	REF_DEFLATED,
 	REF_EXTERNAL, /* as REF_DATA, but host is in the external data file */
 };
@@ -51,8 +50,8 @@ typedef int ref_visitor(void *ctx, const struct ref *r);
 
 /*
  * Visit every reference. A visitor that returns nonzero ends the walk with that.
- * Damage is added to found and the walk goes on where it can. length: bytes
- * of the file (image_length). Memory: three buffers of 64 KiB, and the bitmap directory.
+ * Damage is added to found and the walk goes on where it can. length: bytes of the
+ * file (image_length). Memory: three buffers of 64 KiB, and the bitmap directory.
  */
 int refwalk(struct image *img, uint64_t length, ref_visitor *visit, void *ctx,
 	    struct findings *found);

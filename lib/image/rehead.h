@@ -10,9 +10,8 @@
 int image_rehead_check(struct image *img, const struct qcow2_change *change);
 
 /*
- * The header switch: tail, fdatasync, sector 0, fdatasync, read back, and
- * img->header is the new one. The only function that writes a header of an existing
- * image.
+ * The header switch: tail, fdatasync, sector 0, fdatasync, read back, and img->header is
+ * the new one. The only function that writes a header of an existing image.
  */
 int image_rehead(struct image *img, const struct qcow2_change *change);
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A dirty image: every refcount is made what the references say. First all
- * is looked at, and nothing is written when more than refcounts is wrong. Then refcounts
- * are written; until the last step, one header write that clears the dirty bit (and
- * names a refcount table that had to move), the image stays dirty and so may be
- * repaired again after a crash.
+ * A dirty image: every refcount is made what the references say. First all is looked
+ * at, and nothing is written when more than refcounts is wrong. Then refcounts are
+ * written; until the last step, one header write that clears the dirty bit (and names a
+ * refcount table that had to move), the image stays dirty and so may be repaired again
+ * after a crash.
  */
 #include "image/repair.h"
 

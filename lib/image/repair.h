@@ -20,8 +20,8 @@ struct repair {
 	uint64_t *blocks; /* host offset of each block, 0: none */
 	bool *needed; /* something is counted there */
 	bool *fresh; /* the block is new */
-	uint64_t end; /* the file as it will be, clusters: new blocks and table at its end
-		       */
+	/* the file as it will be, clusters: new blocks and table at its end */
+	uint64_t end;
 	uint64_t table_host; /* a new table, 0: the old one stays */
 	uint64_t table_clusters;
 	bool counted; /* sum: new structures in, an old table out */

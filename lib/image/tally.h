@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How often each host cluster of a window is referenced, and what its refcount
- * on disk is. The window is what keeps memory bounded: at most TALLY_WINDOW clusters, 4
- * bytes each; a larger file is looked at in several, with a walk for each.
+ * How often each host cluster of a window is referenced, and what its refcount on disk
+ * is. The window is what keeps memory bounded: at most TALLY_WINDOW clusters, 4 bytes
+ * each; a larger file is looked at in several, with a walk for each.
  */
 #ifndef IMAGE_TALLY_H
 #define IMAGE_TALLY_H
@@ -12,8 +12,8 @@
 #ifndef TALLY_WINDOW /* for tests; a power of two */
 #define TALLY_WINDOW (8u << 20) /* clusters */
 #endif
-#define TALLY_PLAIN \
-	(1u << 31) /* the active table or metadata refers, not to compressed data */
+/* the active table or metadata refers, not to compressed data */
+#define TALLY_PLAIN (1u << 31)
 
 struct tally {
 	uint64_t first; /* cluster */

@@ -4,9 +4,9 @@
  * that a reflink knows are the holes of a layer's file.
  *
  * Where a lease lies is ours to choose, so an item's pieces are taken in the order in
- * which they lie in the layer's file: then scattered guest clusters that a layer wrote
- * one after the other are shared with one call, and neighbours stay neighbours in the
- * image.
+ * which they lie in the layer's file: then scattered guest clusters that a layer
+ * wrote one after the other are shared with one call, and neighbours stay neighbours
+ * in the image.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -128,8 +128,10 @@ struct stretch {
 	uint64_t from, to, length;
 };
 
-/* Where the file system will not share after all. A failed clone leaves its range
- * undefined. */
+/*
+ * Where the file system will not share after all. A failed clone leaves
+ * its range undefined.
+ */
 static int copy_instead(struct worker *w, const struct stretch *x)
 {
 	int fd = w->engine->target->image->data_fd, err = 0;

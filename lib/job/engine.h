@@ -2,20 +2,24 @@
 /*
  * The engine of a merge: worker threads that carry out the plan, and one that commits.
  *
- *	plan --items in guest order--> workers: read, inflate, compare, find zeros  (side
- *by side)
- *	     --the turn, in plan order--> lease clusters, join the open batch
- *	     --side by side--> write, start write-behind, put the links into the batch
- *	     --batch full and its writes done--> the committer: sync, link, sync
+ *	plan
+ *	  |  items in guest order
+ *	workers, side by side: read, inflate, compare, find zeros
+ *	  |  the turn, in plan order
+ *	lease clusters, join the open batch
+ *	  |  side by side again
+ *	write, start write-behind, put the links into the batch
+ *	  |  the batch is full and its writes are done
+ *	the committer: sync, link, sync
  *
  * Leases are taken in plan order, so the layout and the length of the file follow from
  * the plan alone, whatever the number of threads: a dry run predicts them to the byte.
  * While one batch is being synced the next one is filled; when that is full too the
- *workers wait.
+ * workers wait.
  *
  * Who may touch what: batches, counts and the verdict are under lock; turn_next under
  * turn_lock. A worker owns its item and buffers. The target's lease and prepare are
- *called in the turn, commit by the committer.
+ * called in the turn, commit by the committer.
  */
 #ifndef JOB_ENGINE_H
 #define JOB_ENGINE_H
@@ -100,7 +104,8 @@ void engine_counts(struct engine *e, struct merge_counts *out);
 
 /* For workers ------------------------------------------------------------------ */
 
-/* Record the first error with this thread's sentence; everything ends soon. Returns err.
+/*
+ * Record the first error with this thread's sentence; everything ends soon. Returns err.
  */
 int engine_fail(struct engine *e, int err);
 

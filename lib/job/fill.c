@@ -19,8 +19,10 @@ static uint64_t unit_of(const struct worker *w)
 	return 1ull << (w->bits - 5);
 }
 
-/* Which wanted subclusters hold data, which are zero, which are the same as in the new
- * chain? */
+/*
+ * Which wanted subclusters hold data, which are zero, which are the same as in
+ * the new chain?
+ */
 int worker_prepare_fill(struct worker *w)
 {
 	uint64_t unit = unit_of(w);

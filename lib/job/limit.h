@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How fast a merge may go, for how long, and when it must stop: shared by all its
- * threads.
+ * How fast a merge may go, for how long, and when it must stop: shared by
+ * all its threads.
  *
  * The rate is held in tenths of a second: there is always at most a tenth's worth saved
- * up, so that after a wait (for a disk, a pause) no burst follows. A take passes as soon
- * as nothing is owed, and what it takes beyond what is there is owed by the takes after
- * it; so a take of several MiB works at a rate of KiB per second, and the long run is
- * exact.
+ * up, so that after a wait (for a disk, a pause) no burst follows. A take passes as
+ * soon as nothing is owed, and what it takes beyond what is there is owed by the takes
+ * after it; so a take of several MiB works at a rate of KiB per second, and the long
+ * run is exact.
  *
  * A blocked take looks at the signal, the time and the cancel at least every 50 ms.
  */

@@ -111,7 +111,8 @@ static int survey(struct merge *m, const unsigned *pass, unsigned n, uint64_t *t
 	return err;
 }
 
-/* The same survey after the last commit: only what was left out may still be asked for.
+/*
+ * The same survey after the last commit: only what was left out may still be asked for.
  */
 static int check_complete(struct merge *m, const unsigned *pass, unsigned n,
 			  uint64_t left_out)
@@ -256,8 +257,10 @@ static int check_space(struct merge *m)
 	r->space_needed = m->grows;
 	if (m->grows <= r->space_free)
 		return 0;
-	/* The estimate does not fit; see exactly, at full speed and without a bar of its
-	 * own. */
+	/*
+	 * The estimate does not fit; see exactly, at full speed and without a bar
+	 * of its own.
+	 */
 	m->progress.observer = NULL;
 	limit_set_rate(&m->limit, 0);
 	err = predict(m);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Merge a chain: stream (the new base is in the chain) and safe rebase (the new base is
- *any image), with one engine. run -> commit -> header switch; stopped at any point the
- *image is as good as before and the next run goes on from there.
+ * any image), with one engine. run -> commit -> header switch; stopped at any point the
+ * image is as good as before and the next run goes on from there.
  *
  *	struct merge_options o = { .image = "D.qcow2", .base = "A.qcow2" };
  *	struct merge_result r;
@@ -29,8 +29,8 @@ struct merge_options {
 	 */
 	const char *base;
 	unsigned depth;
-	const char
-		*base_format; /* REBASE: NULL: as recorded in the chain, else by magic */
+	/* REBASE: NULL: as recorded in the chain, else by magic */
+	const char *base_format;
 	const char *backing_string; /* store this instead of our own; NULL */
 	uint64_t rate; /* bytes per second, 0: no limit */
 	uint64_t time_limit_ms; /* 0: none */
@@ -94,8 +94,10 @@ struct merge_observer {
 	void (*progress)(void *opaque, enum merge_state state,
 			 const struct merge_counts *counts, uint64_t rate,
 			 uint64_t speed_limit);
-	/* An error that on_error lets pass (operation "read" or "write"; action "ignore",
-	 * "stop"). */
+	/*
+	 * An error that on_error lets pass (operation "read" or "write";
+	 * action "ignore", "stop").
+	 */
 	void (*error)(void *opaque, const char *operation, const char *action,
 		      const char *sentence, bool nospace);
 	void *opaque;

@@ -101,8 +101,10 @@ struct step {
 	bool indivisible; /* one compressed cluster of a layer: inflate it in one go */
 };
 
-/* Whole clusters of the active image in length bytes from pos; the disk's end counts as
- * one. */
+/*
+ * Whole clusters of the active image in length bytes from pos; the disk's end
+ * counts as one.
+ */
 static uint64_t whole(const struct plan *p, uint64_t pos, uint64_t length)
 {
 	return length >= p->end - pos ? p->end - pos : round_down(length, cluster_of(p));

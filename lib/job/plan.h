@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The plan of a merge: walked, never held. From metadata alone it says, cluster by
- *cluster of the active image and in guest order, what has to happen so that the image may
- *point at its new base. The dry run walks the same plan.
+ * cluster of the active image and in guest order, what has to happen so that the image
+ * may point at its new base. The dry run walks the same plan.
  *
  * A guest cluster needs work where some table of the pass (the active L1, internal
  * snapshots' L1s) leaves it, or a subcluster of it, unallocated, and the answer of the
- *old lower chain may differ from that of the new one:
+ * old lower chain may differ from that of the new one:
  *
  *	stream	the images between answer (what they leave open, the base answers before
- *and after); where nobody below answers, both chains read zero rebase	both chains are
- *walked: one and the same extent, or zero on both sides, is the same; otherwise the
- *contents are compared
+ *		and after); where nobody below answers, both chains read zero
+ *	rebase	both chains are walked: one and the same extent, or zero on both sides,
+ *		is the same; otherwise the contents are compared
  *
  * What reads zero is work only where the new chain does not read zero.
  */
@@ -25,7 +25,8 @@
 #include "chain/walk.h"
 #include "job/item.h"
 
-/* How much guest data a COPY or COMPARE item holds, at most (and one cluster of a layer).
+/*
+ * How much guest data a COPY or COMPARE item holds, at most (and one cluster of a layer).
  */
 #define PLAN_COPY_MAX (256u << 10)
 #define PLAN_BUFFER (2u << 20)
@@ -40,21 +41,21 @@ struct plan {
 	const unsigned *pass; /* tables of the active image that this pass is about */
 	unsigned n_pass;
 	bool rebase;
-	const bool
-		*clonable; /* per depth of the old chain: what fits becomes CLONE items */
+	/* per depth of the old chain: what fits becomes CLONE items */
+	const bool *clonable;
 	uint64_t reflink_unit; /* bytes */
-	_Atomic uint64_t
-		copy_max; /* bytes of a COPY or COMPARE item; less for a low rate */
+	/* bytes of a COPY or COMPARE item; less for a low rate */
+	_Atomic uint64_t copy_max;
 	uint64_t end; /* guest bytes: the largest table of the pass */
 
 	pthread_mutex_t lock; /* everything below */
 	uint64_t pos;
 	uint64_t seq;
-	_Atomic uint64_t
-		skipped; /* guest bytes that needed no look at data and no link */
+	/* guest bytes that needed no look at data and no link */
+	_Atomic uint64_t skipped;
 	struct extent *needs; /* a cursor per table of the pass */
-	struct chain_walk
-		answer; /* who answers: swallowed images, or all of the old chain */
+	/* who answers: swallowed images, or all of the old chain */
+	struct chain_walk answer;
 	struct chain_walk old; /* the whole old chain below the active image */
 	struct chain_walk new; /* the new chain below the active image */
 	struct chain_walk zero; /* the same, for questions out of order */

@@ -269,7 +269,8 @@ static int check_header(struct setup *s)
 	struct qcow2_change change = setup_change(s);
 	int err = image_rehead_check(active(s), &change);
 
-	/* No room in the header is no lack of space on the disk: another name is wanted.
+	/*
+	 * No room in the header is no lack of space on the disk: another name is wanted.
 	 */
 	if (err == -ENOSPC)
 		err = -EINVAL;
@@ -288,7 +289,8 @@ static int probe_reflink(struct setup *s)
 		const char *to = active(s)->data_path ? active(s)->data_path
 						      : s->options->image;
 
-		/* Layers of one file system answer alike; probing takes a temporary file.
+		/*
+		 * Layers of one file system answer alike; probing takes a temporary file.
 		 */
 		if (i > 1 && img->dev == before->dev && img->data_size >= 1u << 16 &&
 		    before->data_size >= 1u << 16)

@@ -12,8 +12,8 @@ struct source {
 	struct qcow2_inflater *inflater;
 	uint8_t *blob; /* stored bytes of a compressed cluster, grown on demand */
 	size_t blob_size;
-	uint8_t *cluster; /* the last cluster inflated of which only a part was asked for
-			   */
+	/* the last cluster inflated of which only a part was asked for */
+	uint8_t *cluster;
 	size_t cluster_size;
 	const struct image *cached; /* whose it is, NULL: none */
 	uint64_t cached_host;

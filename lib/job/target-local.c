@@ -60,7 +60,8 @@ static int local_lease(struct target *t, struct batch *b, uint64_t guest, uint64
 	uint64_t rest = (span - (guest & (span - 1))) >> t->image->cluster_bits;
 	int err;
 
-	/* The table first, so that where everything lies does not depend on run lengths.
+	/*
+	 * The table first, so that where everything lies does not depend on run lengths.
 	 */
 	want = min_u64(want, rest);
 	err = local_prepare(t, b, guest, 1);
@@ -122,8 +123,10 @@ static int local_finish(struct target *t, const struct qcow2_change *change)
 		if (err)
 			return err;
 	}
-	/* One write clears the mark and moves the pointer: the file has its length by
-	 * now. */
+	/*
+	 * One write clears the mark and moves the pointer: the file has its
+	 * length by now.
+	 */
 	c.clear_mark = t->image->header.has_mark;
 	if (!c.clear_mark && !c.set_backing)
 		return 0;

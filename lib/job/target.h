@@ -26,15 +26,18 @@ struct target_ops {
 	 */
 	int (*lease)(struct target *t, struct batch *b, uint64_t guest, uint64_t want,
 		     uint64_t *host, uint64_t *got);
-	/* The same for one compressed cluster of `stored` bytes; *host a multiple of 512.
+	/*
+	 * The same for one compressed cluster of `stored` bytes; *host a multiple of 512.
 	 */
 	int (*lease_blob)(struct target *t, struct batch *b, uint64_t guest,
 			  uint32_t stored, uint64_t *host);
 	/* What links without a lease (zero clusters) need beside them. */
 	int (*prepare)(struct target *t, struct batch *b, uint64_t guest,
 		       uint64_t clusters);
-	/* Something is written in place up to this host offset: the file is that long at
-	 * least. */
+	/*
+	 * Something is written in place up to this host offset: the file is that
+	 * long at least.
+	 */
 	void (*reach)(struct target *t, uint64_t end);
 	/* Make a batch durable, then visible, and reset it. One thread at a time. */
 	int (*commit)(struct target *t, struct batch *b);

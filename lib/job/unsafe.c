@@ -35,8 +35,10 @@ static int probe_format(const struct merge_options *o, struct merge_result *r)
 	return r->backing_format ? 0 : fail(ENOMEM, "out of memory");
 }
 
-/* Would the new base's chain lead back to the image? What cannot be opened is not looked
- * at. */
+/*
+ * Would the new base's chain lead back to the image? What cannot be opened is
+ * not looked at.
+ */
 static int check_circle(const struct image *img, const struct merge_options *o)
 {
 	struct chain *c = NULL;
@@ -82,7 +84,8 @@ static int switch_header(struct image *img, const struct merge_options *o,
 	change.backing_name = r->backing_string;
 	change.backing_format = r->backing_format;
 	err = o->dry_run ? image_rehead_check(img, &change) : image_rehead(img, &change);
-	/* No room in the header is no lack of space on the disk: another name is wanted.
+	/*
+	 * No room in the header is no lack of space on the disk: another name is wanted.
 	 */
 	return err == -ENOSPC ? -EINVAL : err;
 }

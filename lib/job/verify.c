@@ -81,8 +81,10 @@ static int check_subcluster(struct verify *v, const struct item *item,
 				return differs(guest);
 		}
 	}
-	/* Left out, or filled in no table: the new chain reads the same, if it was
-	 * compared. */
+	/*
+	 * Left out, or filled in no table: the new chain reads the same, if
+	 * it was compared.
+	 */
 	if (!linked && item->compare && memcmp(want + at, other + at, n) != 0)
 		return differs(guest);
 	return 0;

@@ -110,7 +110,8 @@ int worker_zero_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n
 	return 0;
 }
 
-/* Leases and links for one run, of which the first cluster has index `first` in the item.
+/*
+ * Leases and links for one run, of which the first cluster has index `first` in the item.
  */
 static int lease_verdicts(struct worker *w, struct slot *s, const struct run *r,
 			  uint64_t first)

@@ -12,8 +12,10 @@ enum verdict {
 	VERDICT_ZERO,
 };
 
-/* What one item has cost; merge_counts has the words. left_out: guest bytes found to be
- * the same. */
+/*
+ * What one item has cost; merge_counts has the words. left_out: guest bytes found to
+ * be the same.
+ */
 struct worker_counts {
 	uint64_t read, written, copied, compressed, reflinked, zeroed, compared, left_out;
 };
@@ -32,11 +34,11 @@ struct worker {
 	size_t verdicts_size;
 	bool all_zero; /* ZERO items: no verdicts */
 	struct link *links;
-	uint64_t *link_from; /* of each link: where its data lies in buf; NO_DATA: nowhere
-			      */
+	/* of each link: where its data lies in buf; NO_DATA: nowhere */
+	uint64_t *link_from;
 	size_t n_links, cap_links, cap_from;
-	uint32_t fill_data,
-		fill_zero; /* FILL: what was found in the wanted subclusters */
+	/* FILL: what was found in the wanted subclusters */
+	uint32_t fill_data, fill_zero;
 	struct worker_counts done;
 };
 
@@ -49,11 +51,14 @@ struct worker_ops {
 int worker_room(uint8_t **buf, size_t *size, size_t need);
 int worker_add_link(struct worker *w, const struct link *link, uint64_t from);
 int worker_read(struct worker *w);
-/* Zero was found at guest (length bytes): *verdict is SAME where the new chain reads
- * zero. */
+/*
+ * Zero was found at guest (length bytes): *verdict is SAME where the new
+ * chain reads zero.
+ */
 int worker_judge_zero(struct worker *w, uint64_t guest, uint64_t length,
 		      uint8_t *verdict);
-/* In the turn: leases and links for n clusters of data (from: in buf); n zero clusters.
+/*
+ * In the turn: leases and links for n clusters of data (from: in buf); n zero clusters.
  */
 int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n,
 		     uint64_t from);

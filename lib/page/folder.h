@@ -16,15 +16,14 @@
 
 /*
  * Our own folder: $CHAIN_RUNTIME_DIR, else /dev/shm/chain-<euid>. Never NULL; for
- * messages
- * ("the folder that was searched").
+ * messages ("the folder that was searched").
  */
 const char *page_folder_path(char out[static PATH_MAX]);
 
 /*
- * Our own folder opened, made first if create. A descriptor, or a negative errno with a
- * sentence: -ENOENT: not there (and not to be made); -EPERM: it is there and not to be
- * trusted.
+ * Our own folder opened, made first if create. A descriptor, or a negative errno with
+ * a sentence: -ENOENT: not there (and not to be made); -EPERM: it is there and not to
+ * be trusted.
  */
 int page_folder_open(bool create);
 

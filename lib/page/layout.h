@@ -7,10 +7,10 @@
  *	/dev/shm/chain-<uid>/<st_dev>-<st_ino>		(hex)
  *
  * made by its OWNER: the process that holds the image (a holder that serves a guest, or
- *an offline worker, which is owner and worker in one). The WORKER does a merge and writes
- * the worker and progress areas. Anybody with the permission to open the file may read
- *all of it, and as a REQUESTER write the control area. Native byte order, no pointers;
- *the layout is pinned below, and any change of it is a new PAGE_VERSION.
+ * an offline worker, which is owner and worker in one). The WORKER does a merge and
+ * writes the worker and progress areas. Anybody with the permission to open the file may
+ * read all of it, and as a REQUESTER write the control area. Native byte order, no
+ * pointers; the layout is pinned below, and any change of it is a new PAGE_VERSION.
  *
  * Who is alive
  *
@@ -24,23 +24,23 @@
  *
  *	Pids are for people and are believed only while the lock is held. After taking a
  *	lock the path is looked at again: does it still name this inode? Otherwise the
- *lock is one on a page that was replaced meanwhile.
+ *	lock is one on a page that was replaced meanwhile.
  *
  * How a page begins and ends
  *
  *	The owner makes an unnamed file, allocates all of its space (a full /dev/shm is
- *then an error here and no SIGBUS later; it is never made shorter), fills it, takes its
- *	locks, and only then gives it its name with linkat. So whoever can see a page sees
- *a complete one with its locks held. A name that is taken belongs to a living owner
- *	(bytes 0 or 1 held), or to a dead one: then the newcomer takes both bytes, looks
- *	again that the path still names that inode, and unlinks it. A page is never
- *reused: who has a dead one open keeps a dead one.
+ *	then an error here and no SIGBUS later; it is never made shorter), fills it, takes
+ *	its locks, and only then gives it its name with linkat. So whoever can see a page
+ *	sees a complete one with its locks held. A name that is taken belongs to a living
+ *	owner (bytes 0 or 1 held), or to a dead one: then the newcomer takes both bytes,
+ *	looks again that the path still names that inode, and unlinks it. A page is never
+ *	reused: who has a dead one open keeps a dead one.
  *
  *	An owner that ends unlinks the name and closes. One that was killed leaves the
- *file, state and all, with the locks gone: readers show it as dead until the next owner
- *of the image replaces it, or a listing by the user it belongs to, a day later, removes
- *	it. A page that is deleted under its owner (a logout can clear /dev/shm) is
- *normal: the owner looks about once a second and publishes a copy.
+ *	file, state and all, with the locks gone: readers show it as dead until the next
+ *	owner of the image replaces it, or a listing by the user it belongs to, a day
+ *	later, removes it. A page that is deleted under its owner (a logout can clear
+ *	/dev/shm) is normal: the owner looks about once a second and publishes a copy.
  *
  * Order of stores
  *
@@ -50,21 +50,22 @@
  *			takes it twice around its reads and tries again when they differ.
  *			An offline worker writes it before the name appears.
  *	progress	by the worker only. Counters only grow and are stored relaxed,
- *then state is stored with release; readers load state first (acquire), so what they see
- *is at least as new as the state. A stale or mixed set of counters is harmless: it is a
- *display, nothing is decided by it. sentence is stored before error (release) and never
- *again.
+ *			then state is stored with release; readers load state first
+ *			(acquire), so what they see is at least as new as the state. A
+ *			stale or mixed set of counters is harmless: it is a display,
+ *			nothing is decided by it. sentence is stored before error
+ *			(release) and never again.
  *	control		by a requester who holds byte 2: fields first, then sequence + 1
  *			(release). The worker loads sequence (acquire), then the fields,
  *			acts on them and stores the sequence it saw in progress.ack
  *			(release): so the requester knows that a living worker took it.
- *The fields say how things should BE, not what to do, so taking them twice, or an older
- *sequence with newer fields, does no harm.
+ *			The fields say how things should BE, not what to do, so taking
+ *			them twice, or an older sequence with newer fields, does no harm.
  *
  *	Readers and requesters use pread and pwrite, no mapping: the file may belong to
  *	another user, who could shorten it under root's eyes; that must be a short read
- *and not a SIGBUS. All stored numbers are aligned, and nothing above needs a store of
- *more than one number to be atomic.
+ *	and not a SIGBUS. All stored numbers are aligned, and nothing above needs a store
+ *	of more than one number to be atomic.
  *
  * What a crash leaves: nothing here is needed to go on with a merge; the image alone
  * says how far it is.

@@ -43,9 +43,9 @@ struct page_view {
 int page_list(struct page_view **out, size_t *count);
 
 /*
- * The page of this inode. With several (users with a page for one image each) a living
- * one is preferred. -ENXIO, with a sentence that names the folder that was searched:
- * none.
+ * The page of this inode. With several (users with a page for one image each) a
+ * living one is preferred. -ENXIO, with a sentence that names the folder that
+ * was searched: none.
  */
 int page_find(dev_t dev, ino_t ino, struct page_view *out);
 

@@ -16,9 +16,8 @@ struct qcow2_inflater *qcow2_inflater_new(void); /* NULL: out of memory */
 void qcow2_inflater_free(struct qcow2_inflater *z);
 
 /*
- * Inflate one cluster: exactly out_len bytes. type: enum qcow2_compression.
- * -EUCLEAN: the stream is damaged or ends before out_len bytes. Never writes past
- * out_len.
+ * Inflate one cluster: exactly out_len bytes. type: enum qcow2_compression. -EUCLEAN: the
+ * stream is damaged or ends before out_len bytes. Never writes past out_len.
  */
 int qcow2_inflate(struct qcow2_inflater *z, unsigned type, const void *in, size_t in_len,
 		  void *out, size_t out_len);

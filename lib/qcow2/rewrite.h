@@ -9,10 +9,10 @@
  * of bytes 0..511 that makes the change. In sector 0 old and new may overlap.
  *
  *  - QEMU puts the backing format extension first, so name pointer, length and
- *    format all lie in sector 0. "raw" and "qcow2" both pad to 8 bytes: replaced in
- * place.
- *  - A removed backing file: pointer and length 0, the format extension stays (QEMU does
- *    not show it and its check is clean).
+ *    format all lie in sector 0. "raw" and "qcow2" both pad to 8 bytes: replaced
+ *    in place.
+ *  - A removed backing file: pointer and length 0, the format extension stays
+ *    (QEMU does not show it and its check is clean).
  *  - An extension that must be added (format, mark) takes its place from the feature
  *    name table, which gives up its last entries (48 bytes each), or from free
  *    room in sector 0 when everything fits there.

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A new image is, byte for byte, what qemu-img makes; what does not go together is
- * refused. */
+/*
+ * A new image is, byte for byte, what qemu-img makes; what does not go
+ * together is refused.
+ */
 #include "image-shell.h"
 
 #include <errno.h>

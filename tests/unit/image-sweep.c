@@ -107,7 +107,8 @@ static void test_past_end(void)
 		assert(image_sweep(img, end << img->cluster_bits, &freed) == 0);
 		image_close(img);
 		assert(file_length("i") == length);
-		/* a check looks at what the file has only: give it all that was counted
+		/*
+		 * a check looks at what the file has only: give it all that was counted
 		 */
 		assert(shell("truncate -s +16M i && qemu-img check i") == 0);
 		assert(content_is_right());

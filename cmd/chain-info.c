@@ -271,14 +271,11 @@ int main(int argc, char **argv)
 	int err, status;
 
 	info_table_locale();
-	common_begin(PROGRAM);
-	err = -argp_parse(&argp, argc, argv, 0, NULL, &args);
+	err = common_begin(PROGRAM, &argp, argc, argv, &args);
 	if (!err)
 		err = -check(&args);
-	if (err) {
-		complain(PROGRAM, err);
-		return common_end(PROGRAM, status_of(err));
-	}
+	if (err)
+		return common_leave(PROGRAM, err);
 	if (args.mode == SHOW_JOBS) {
 		struct info_jobs_options jobs = {
 			.json = args.common.json,
@@ -291,10 +288,8 @@ int main(int argc, char **argv)
 	}
 	die_of_signals();
 	err = choose(&out);
-	if (err) {
-		complain(PROGRAM, err);
-		return common_end(PROGRAM, status_of(err));
-	}
+	if (err)
+		return common_leave(PROGRAM, err);
 	status = show_all(&out);
 	info_table_free(out.table);
 	return common_end(PROGRAM, status);

@@ -9,7 +9,6 @@
 #include "base/fail.h"
 #include "merge-command.h"
 #include "merge-options.h"
-#include "status.h"
 
 #define PROGRAM "chain-rebase"
 
@@ -95,14 +94,11 @@ static const struct argp argp = {
 int main(int argc, char **argv)
 {
 	struct args args = {.merge.merge.type = MERGE_REBASE};
-	int err;
+	int err = common_begin(PROGRAM, &argp, argc, argv, &args);
 
-	common_begin(PROGRAM);
-	err = -argp_parse(&argp, argc, argv, 0, NULL, &args);
 	if (!err)
 		err = check(&args);
 	if (!err)
 		return merge_command(PROGRAM, &args.merge);
-	complain(PROGRAM, err);
-	return common_end(PROGRAM, status_of(err));
+	return common_leave(PROGRAM, err);
 }

@@ -142,10 +142,8 @@ static int run(const struct args *args)
 int main(int argc, char **argv)
 {
 	struct args args = {.snapshot.stop = &stop_signal};
-	int err;
+	int err = common_begin(PROGRAM, &argp, argc, argv, &args);
 
-	common_begin(PROGRAM);
-	err = -argp_parse(&argp, argc, argv, 0, NULL, &args);
 	if (!err && args.list) {
 		snapshot_options_help(stdout);
 		return common_end(PROGRAM, 0);
@@ -153,8 +151,6 @@ int main(int argc, char **argv)
 	if (!err)
 		err = check(&args);
 	if (err)
-		complain(PROGRAM, err);
-	else
-		err = run(&args);
-	return common_end(PROGRAM, status_of(err));
+		return common_leave(PROGRAM, err);
+	return common_end(PROGRAM, status_of(run(&args)));
 }

@@ -11,7 +11,6 @@
 #include "merge-command.h"
 #include "merge-control.h"
 #include "merge-options.h"
-#include "status.h"
 
 #define PROGRAM "chain-stream"
 
@@ -129,16 +128,13 @@ static const struct argp argp = {
 int main(int argc, char **argv)
 {
 	struct args args = {.merge.merge.type = MERGE_STREAM};
-	int err;
+	int err = common_begin(PROGRAM, &argp, argc, argv, &args);
 
-	common_begin(PROGRAM);
-	err = -argp_parse(&argp, argc, argv, 0, NULL, &args);
 	if (!err)
 		err = check(&args);
 	if (!err && !args.control)
 		return merge_command(PROGRAM, &args.merge);
 	if (!err)
 		err = merge_control(args.merge.merge.image, args.control, args.rate);
-	complain(PROGRAM, err);
-	return common_end(PROGRAM, status_of(err));
+	return common_leave(PROGRAM, err);
 }

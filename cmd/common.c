@@ -120,7 +120,8 @@ static void at_exit(void)
 		_exit(STATUS_IO);
 }
 
-void common_begin(const char *program)
+int common_begin(const char *program, const struct argp *argp, int argc, char **argv,
+		 void *args)
 {
 	name_of_program = program;
 	occupy_standard();
@@ -129,6 +130,7 @@ void common_begin(const char *program)
 	catch_signals();
 	raise_files();
 	atexit(at_exit);
+	return -argp_parse(argp, argc, argv, 0, NULL, args);
 }
 
 int common_end(const char *program, int status)
@@ -148,4 +150,10 @@ int common_end(const char *program, int status)
 		 err ? strerror(err) : "");
 	remark(program, text);
 	return STATUS_IO;
+}
+
+int common_leave(const char *program, int err)
+{
+	complain(program, err);
+	return common_end(program, status_of(err));
 }

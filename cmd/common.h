@@ -13,11 +13,9 @@
  *	...
  *	int main(int argc, char **argv)
  *	{
- *		common_begin("chain-info");
- *		argp_parse(&argp, argc, argv, 0, NULL, &args);
+ *		int err = common_begin("chain-info", &argp, argc, argv, &args);
  *		...
- *		complain("chain-info", err);
- *		return common_end("chain-info", status_of(err));
+ *		return common_leave("chain-info", err);
  *	}
  */
 #ifndef CMD_COMMON_H
@@ -43,14 +41,19 @@ extern volatile sig_atomic_t stop_signal;
 
 /*
  * First thing in main: the handlers, SIGPIPE ignored (a closed pipe is a write error at
- * the end), as many open files as allowed, usage errors exit with 64.
+ * the end), as many open files as allowed; then the arguments are parsed, args is argp's
+ * input. 0 or a negative errno with a sentence; what argp itself refuses exits with 64.
  */
-void common_begin(const char *program);
+int common_begin(const char *program, const struct argp *argp, int argc, char **argv,
+		 void *args);
 
 /*
  * Last thing in main: flush stdout and see that it was written. Returns status, or 74
  * with a line on stderr if it was not.
  */
 int common_end(const char *program, int status);
+
+/* The same for 0 or a negative errno, of which it complains. Returns its status. */
+int common_leave(const char *program, int err);
 
 #endif

@@ -42,6 +42,22 @@ static void headline(FILE *to, const struct merge_options *o,
 			r->backing_format ? r->backing_format : "format not recorded");
 }
 
+/* What becomes of the guest's bytes, in the words of a report or of a prediction. */
+static void list_counts(FILE *to, const struct merge_options *o,
+			const struct merge_counts *c, unsigned verbose)
+{
+	bool dry = o->dry_run;
+
+	line(to, dry ? "copy" : "copied", c->copied);
+	if (c->compressed || verbose)
+		line(to, dry ? "keep compressed" : "kept compressed", c->compressed);
+	line(to, dry ? "reflink" : "reflinked", c->reflinked);
+	line(to, dry ? "zero" : "zeroed", c->zeroed);
+	line(to, dry ? "skip" : "skipped", c->skipped);
+	if (o->type == MERGE_REBASE)
+		line(to, dry ? "compare" : "compared", c->compared);
+}
+
 static void list_swallowed(FILE *to, const struct merge_result *r, bool dry_run)
 {
 	for (size_t i = 0; i < r->n_swallowed; i++) {
@@ -66,14 +82,7 @@ void merge_report(FILE *to, const struct merge_options *o, const struct merge_re
 	/* nothing is copied, and so there is nothing to count */
 	if (o->type == MERGE_REBASE_UNSAFE)
 		return;
-	line(to, "copied", c->copied);
-	if (c->compressed || verbose)
-		line(to, "kept compressed", c->compressed);
-	line(to, "reflinked", c->reflinked);
-	line(to, "zeroed", c->zeroed);
-	line(to, "skipped", c->skipped);
-	if (o->type == MERGE_REBASE)
-		line(to, "compared", c->compared);
+	list_counts(to, o, c, verbose);
 	line(to, "file size before", r->old_file_size);
 	line(to, "file size now", r->new_file_size);
 	if (ms < 10000)
@@ -91,21 +100,12 @@ void merge_report(FILE *to, const struct merge_options *o, const struct merge_re
 void merge_report_prediction(FILE *to, const struct merge_options *o,
 			     const struct merge_result *r, unsigned verbose)
 {
-	const struct merge_counts *c = &r->counts;
-
 	headline(to, o, r);
 	if (o->type == MERGE_REBASE_UNSAFE)
 		return;
-	line(to, "read", c->read);
-	line(to, "write", c->written);
-	line(to, "copy", c->copied);
-	if (c->compressed || verbose)
-		line(to, "keep compressed", c->compressed);
-	line(to, "reflink", c->reflinked);
-	line(to, "zero", c->zeroed);
-	line(to, "skip", c->skipped);
-	if (o->type == MERGE_REBASE)
-		line(to, "compare", c->compared);
+	line(to, "read", r->counts.read);
+	line(to, "write", r->counts.written);
+	list_counts(to, o, &r->counts, verbose);
 	line(to, "file size now", r->old_file_size);
 	line(to, "file size then", r->new_file_size);
 	line(to, "space needed", r->space_needed);

@@ -225,6 +225,17 @@ holds()
 	until_true 10 bash -c 'grep -q ^lock: /proc/$1/fdinfo/*' - "$1"
 }
 
+# qemu_io_holds FILE: open in a qemu-io (PID) that waits until we close descriptor 7
+qemu_io_holds()
+{
+	mkfifo "$WORK/fifo"
+	later "rm -f '$WORK/fifo'"
+	qemu-io -f qcow2 "$1" <"$WORK/fifo" >/dev/null 2>&1 &
+	PID=$!
+	later "kill -9 $PID"
+	exec 7>"$WORK/fifo"
+}
+
 # --- images -------------------------------------------------------------------
 
 # new FILE SIZE [OPTION...]
@@ -409,6 +420,20 @@ make_chain()
 	fill D.qcow2 6 1300k 60k
 	put D.qcow2 'write -z 3584k 128k'
 	HASH=$(content D.qcow2)
+}
+
+# make_chain, where D has internal snapshots, s1 (early) and s2 (later)
+make_snapshot_chain()
+{
+	make_chain "$@"
+	qemu-img snapshot -c s1 D.qcow2
+	fill D.qcow2 7 600k 300k
+	put D.qcow2 'write -z 100k 50k'
+	qemu-img snapshot -c s2 D.qcow2
+	fill D.qcow2 8 2M 200k
+	HASH=$(content D.qcow2)
+	S1=$(snapshot_content D.qcow2 s1)
+	S2=$(snapshot_content D.qcow2 s2)
 }
 
 # A <- B <- D with $1 MiB in B (default 64), for merges that take a while under --rate

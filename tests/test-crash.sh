@@ -53,14 +53,7 @@ testSmallClusters()
 
 testSnapshots()
 {
-	make_chain
-	qemu-img snapshot -c s1 D.qcow2
-	fill D.qcow2 7 600k 300k
-	put D.qcow2 'write -z 100k 50k'
-	qemu-img snapshot -c s2 D.qcow2
-	fill D.qcow2 8 2M 200k
-	HASH=$(content D.qcow2)
-	S1=$(snapshot_content D.qcow2 s1)
+	make_snapshot_chain
 	crashes chain-stream -q D.qcow2
 }
 

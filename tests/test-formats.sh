@@ -61,11 +61,22 @@ testExtendedL2()
 	merge_with extended_l2=on,cluster_size=16k
 }
 
-# Single subclusters, in every layer
-testSubclusters()
+# The chain in o, merged to none, to A and to B
+stream_every_way()
 {
 	local way
 
+	for way in "" "-b A.qcow2" "-b B.qcow2"; do
+		cp o/*.qcow2 .
+		# shellcheck disable=SC2086
+		assert_status 0 chain-stream -q $way D.qcow2
+		assert_merged D.qcow2 "$HASH" "${way#-b }"
+	done
+}
+
+# Single subclusters, in every layer
+testSubclusters()
+{
 	mkdir o
 	cd o || exit 1
 	new A.qcow2 4M -o extended_l2=on,cluster_size=128k
@@ -81,12 +92,7 @@ testSubclusters()
 	put D.qcow2 'write -z 132k 4k' 'write -P 9 3076k 4k'
 	HASH=$(content D.qcow2)
 	cd ..
-	for way in "" "-b A.qcow2" "-b B.qcow2"; do
-		cp o/*.qcow2 .
-		# shellcheck disable=SC2086
-		assert_status 0 chain-stream -q $way D.qcow2
-		assert_merged D.qcow2 "$HASH" "${way#-b }"
-	done
+	stream_every_way
 	cp o/*.qcow2 .
 	assert_status 0 chain-rebase -q -b A.qcow2 D.qcow2
 	assert_merged D.qcow2 "$HASH" A.qcow2
@@ -94,7 +100,7 @@ testSubclusters()
 
 testMixedClusterSizes()
 {
-	local top way
+	local top
 
 	for top in 4k 64k 1M; do
 		rm -rf o ./*.qcow2
@@ -111,12 +117,7 @@ testMixedClusterSizes()
 		fill D.qcow2 4 100k 3k
 		HASH=$(content D.qcow2)
 		cd ..
-		for way in "" "-b A.qcow2" "-b B.qcow2"; do
-			cp o/*.qcow2 .
-			# shellcheck disable=SC2086
-			assert_status 0 chain-stream -q $way D.qcow2
-			assert_merged D.qcow2 "$HASH" "${way#-b }"
-		done
+		stream_every_way
 	done
 }
 

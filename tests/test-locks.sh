@@ -9,12 +9,7 @@
 testQemuIo()
 {
 	make_chain
-	mkfifo "$WORK/fifo"
-	later "rm -f '$WORK/fifo'"
-	qemu-io -f qcow2 D.qcow2 <"$WORK/fifo" >/dev/null 2>&1 &
-	PID=$!
-	later "kill -9 $PID"
-	exec 7>"$WORK/fifo"
+	qemu_io_holds D.qcow2
 	refused qemu-io
 	# a snapshot of a live image would be garbage at the guest's next write
 	assert_status 75 chain-snapshot D.qcow2 E.qcow2

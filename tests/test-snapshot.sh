@@ -337,12 +337,7 @@ testReuseHeld()
 {
 	new A.qcow2 1M
 	new E.qcow2 1M
-	mkfifo "$WORK/fifo"
-	later "rm -f '$WORK/fifo'"
-	qemu-io -f qcow2 E.qcow2 <"$WORK/fifo" >/dev/null 2>&1 &
-	PID=$!
-	later "kill -9 $PID"
-	exec 7>"$WORK/fifo"
+	qemu_io_holds E.qcow2
 	# shellcheck disable=SC2251
 	until_true 5 bash -c '! qemu-img info E.qcow2'
 	assert_status 75 chain-snapshot --reuse A.qcow2 E.qcow2

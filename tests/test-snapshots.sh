@@ -6,35 +6,26 @@
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-# snapshot_chain OPTIONS: D has snapshots s1 (early) and s2 (later)
-snapshot_chain()
-{
-	make_chain -o "$1"
-	qemu-img snapshot -c s1 D.qcow2
-	fill D.qcow2 7 600k 300k
-	put D.qcow2 'write -z 100k 50k'
-	qemu-img snapshot -c s2 D.qcow2
-	fill D.qcow2 8 2M 200k
-	HASH=$(content D.qcow2)
-	S1=$(snapshot_content D.qcow2 s1)
-	S2=$(snapshot_content D.qcow2 s2)
-}
-
 assert_snapshots()
 {
 	assertEquals "content of s1" "$S1" "$(snapshot_content D.qcow2 s1)"
 	assertEquals "content of s2" "$S2" "$(snapshot_content D.qcow2 s2)"
 }
 
-testToBaseAndToNone()
+merge_to_base_and_to_none()
 {
-	snapshot_chain cluster_size=64k
 	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
 	assert_merged D.qcow2 "$HASH" A.qcow2
 	assert_snapshots
 	assert_status 0 chain-stream -q D.qcow2
 	assert_merged D.qcow2 "$HASH" ""
 	assert_snapshots
+}
+
+testToBaseAndToNone()
+{
+	make_snapshot_chain -o cluster_size=64k
+	merge_to_base_and_to_none
 	rm A.qcow2 B.qcow2 C.qcow2
 	assert_snapshots
 	# QEMU can go back to one, and delete the other
@@ -49,19 +40,14 @@ testOptions()
 
 	for o in cluster_size=4k extended_l2=on compat=0.10 refcount_bits=2,cluster_size=4k; do
 		rm -f ./*.qcow2
-		snapshot_chain $o
-		assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
-		assert_merged D.qcow2 "$HASH" A.qcow2
-		assert_snapshots
-		assert_status 0 chain-stream -q D.qcow2
-		assert_merged D.qcow2 "$HASH" ""
-		assert_snapshots
+		make_snapshot_chain -o $o
+		merge_to_base_and_to_none
 	done
 }
 
 testRebase()
 {
-	snapshot_chain cluster_size=64k
+	make_snapshot_chain -o cluster_size=64k
 	new X.qcow2 5M
 	fill X.qcow2 1 0 1M
 	fill X.qcow2 9 2M 3M

@@ -26,17 +26,21 @@ int chain_walk_init(struct chain_walk *w, const struct chain *c, size_t from, si
 		}
 	}
 	w->cursors = calloc(to - from + 1, sizeof(*w->cursors));
-	return w->cursors ? 0 : fail(ENOMEM, "out of memory");
+	w->windows = map_windows_new(to - from);
+	return w->cursors && w->windows ? 0 : fail(ENOMEM, "out of memory");
 }
 
 void chain_walk_release(struct chain_walk *w)
 {
 	free(w->cursors);
+	free(w->windows);
 	w->cursors = NULL;
+	w->windows = NULL;
 }
 
 /* Make the cursor one that holds offset. */
-static int look(struct image *img, uint64_t offset, struct extent *cursor)
+static int look(struct image *img, struct map_window *window, uint64_t offset,
+		struct extent *cursor)
 {
 	int err;
 
@@ -48,7 +52,7 @@ static int look(struct image *img, uint64_t offset, struct extent *cursor)
 		};
 		return 0;
 	}
-	err = image_map(img, 0, offset, img->size - offset, cursor);
+	err = image_map_window(img, 0, window, offset, img->size - offset, cursor);
 	if (err) {
 		cursor->length = 0;
 		return fail_in(err, img->path);
@@ -82,7 +86,8 @@ int chain_walk_at(struct chain_walk *w, uint64_t offset, uint64_t length,
 	for (size_t depth = w->from; depth < w->to; depth++, cursor++, link++) {
 		/* one comparison for both ends: an offset before start wraps around */
 		if (offset - cursor->start >= cursor->length) {
-			int err = look(link->image, offset, cursor);
+			int err = look(link->image, &w->windows[depth - w->from], offset,
+				       cursor);
 
 			if (err)
 				return err;

@@ -26,6 +26,7 @@ struct chain_walk {
 	const struct chain *chain;
 	size_t from, to;
 	struct extent *cursors; /* one per depth, length 0: not valid */
+	struct map_window *windows; /* one per depth */
 };
 
 int chain_walk_init(struct chain_walk *w, const struct chain *c, size_t from, size_t to);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -161,6 +162,28 @@ static bool step_of(const struct image *img, const struct extent *e, uint64_t *s
 #define WORDS_FIRST 16u
 #define WORDS_MAX 512u
 
+/*
+ * The words of w->l2 from index on: *words, *n >= 1 of them. What the window does not
+ * hold is loaded, `want` words from a multiple of that, which is a power of two.
+ */
+static int words_at(struct image *img, struct map_window *w, uint64_t index,
+		    unsigned want, const uint8_t **words, unsigned *n)
+{
+	unsigned bytes = qcow2_word_bytes(&img->header);
+	int err = 0;
+
+	if (index - w->first >= w->count) {
+		want = (unsigned)min_u64(want, qcow2_l2_entries(&img->header));
+		w->first = round_down(index, want);
+		err = cache_read(img->cache, w->l2 + w->first * bytes, w->words,
+				 (size_t)want * bytes);
+		w->count = err ? 0 : want;
+	}
+	*words = w->words + (index - w->first) * bytes;
+	*n = w->count - (unsigned)(index - w->first);
+	return err;
+}
+
 /* How many of the n words at p go on from w? */
 static unsigned count_equal(const struct image *img, const uint8_t *p, unsigned n,
 			    struct qcow2_word w, uint64_t step)
@@ -177,35 +200,36 @@ static unsigned count_equal(const struct image *img, const uint8_t *p, unsigned 
 	return i;
 }
 
-/* Follow the words of one L2 table from out->start on. out->length: at most. */
-static int map_l2(struct image *img, uint64_t l2, struct extent *out)
+/* Follow the words of the window's L2 table from out->start on. out->length: at most. */
+static int map_l2(struct image *img, struct map_window *v, struct extent *out)
 {
 	const struct qcow2_header *h = &img->header;
 	uint64_t cluster = image_cluster_size(img), limit = out->length;
 	uint64_t entries = qcow2_l2_entries(h), step;
 	uint64_t index = (out->start >> img->cluster_bits) & (entries - 1);
-	unsigned bytes = qcow2_word_bytes(h), chunk = WORDS_FIRST;
+	unsigned most = v->room / qcow2_word_bytes(h), equal, n;
+	/* what lasts is loaded whole, what is for this look alone by and by */
+	unsigned want = v->once ? WORDS_FIRST : most;
 	uint64_t in = out->start & (cluster - 1);
-	uint8_t words[WORDS_MAX * 16];
 	struct qcow2_mapping m = {.kind = QCOW2_HOLE};
-	struct qcow2_word w;
-	int err = image_l2_word(img, l2, index, &w);
+	struct qcow2_word w = {0, 0};
+	const uint8_t *words;
+	int err = words_at(img, v, index, want, &words, &n);
 
-	if (!err)
+	if (!err) {
+		w = word_at(img, words, 0);
 		err = qcow2_word_decode(h, w, &m);
+	}
 	if (!err)
 		err = map_word(img, &m, in, out);
 	if (err || m.kind == QCOW2_SUBDIVIDED || !step_of(img, out, &step) ||
 	    out->length < min_u64(limit, cluster - in))
 		return err;
-	for (index++; out->length < limit && index < entries;) {
-		unsigned n = (unsigned)min_u64(chunk, entries - index), equal;
-
-		n = (unsigned)min_u64(n, div_up(limit - out->length, cluster));
-		err = cache_read(img->cache, l2 + index * bytes, words,
-				 (size_t)n * bytes);
+	for (index++; out->length < limit && index < entries; index += n) {
+		err = words_at(img, v, index, most, &words, &n);
 		if (err)
 			return err;
+		n = (unsigned)min_u64(n, div_up(limit - out->length, cluster));
 		equal = count_equal(img, words, n, w, step);
 		/* What lies past the end of the file is for the next look to complain of.
 		 */
@@ -217,8 +241,6 @@ static int map_l2(struct image *img, uint64_t l2, struct extent *out)
 		if (equal < n)
 			break;
 		w.word += equal * step;
-		index += n;
-		chunk = WORDS_MAX;
 	}
 	return 0;
 }
@@ -267,28 +289,70 @@ static int map_raw(struct image *img, struct extent *out)
 	return 0;
 }
 
-int image_map(struct image *img, unsigned table, uint64_t offset, uint64_t length,
-	      struct extent *out)
-{
-	uint64_t index, span, in, l2, run;
-	int err;
+#define WINDOWS_ALL (1u << 20) /* bytes, of one block of windows */
+#define WINDOW_MAX 4096u
+#define WINDOW_MIN 256u
 
+struct map_window *map_windows_new(size_t count)
+{
+	struct map_window *w;
+	unsigned room = WINDOW_MAX;
+
+	while (room >= WINDOW_MIN && count > WINDOWS_ALL / room)
+		room /= 2;
+	if (room < WINDOW_MIN)
+		room = 0;
+	w = calloc(count + 1, sizeof(*w) + room);
+	for (size_t i = 0; w && i < count; i++) {
+		w[i].room = room;
+		w[i].words = (uint8_t *)(w + count) + i * room;
+	}
+	return w;
+}
+
+int image_map_window(struct image *img, unsigned table, struct map_window *w,
+		     uint64_t offset, uint64_t length, struct extent *out)
+{
+	uint64_t index, span, in, run;
+	int err = 0;
+
+	if (img->format == IMAGE_RAW || !w->room)
+		return image_map(img, table, offset, length, out);
 	*out = (struct extent){.kind = EXTENT_HOLE, .start = offset, .length = length};
-	if (img->format == IMAGE_RAW)
-		return map_raw(img, out);
 	index = offset >> qcow2_l2_span_bits(&img->header);
 	span = 1ull << qcow2_l2_span_bits(&img->header);
 	in = offset & (span - 1);
-	err = image_l2_offset(img, table, index, &l2);
-	if (err)
-		return err;
-	if (l2) {
+	if (w->l1_index != index + 1) {
+		w->count = 0;
+		w->l1_index = 0;
+		err = image_l2_offset(img, table, index, &w->l2);
+		if (err)
+			return err;
+		w->l1_index = index + 1;
+	}
+	if (w->l2) {
 		out->length = min_u64(length, span - in);
-		return map_l2(img, l2, out);
+		return map_l2(img, w, out);
 	}
 	err = hole_in_l1(img, &img->tables[table], index, length + in, &run);
 	if (err)
 		return err;
 	out->length = min_u64(length, run - in);
 	return 0;
+}
+
+int image_map(struct image *img, unsigned table, uint64_t offset, uint64_t length,
+	      struct extent *out)
+{
+	uint8_t words[WORDS_MAX * 16];
+	struct map_window once = {
+		.room = WORDS_MAX * qcow2_word_bytes(&img->header),
+		.once = true,
+		.words = words,
+	};
+
+	if (img->format != IMAGE_RAW)
+		return image_map_window(img, table, &once, offset, length, out);
+	*out = (struct extent){.kind = EXTENT_HOLE, .start = offset, .length = length};
+	return map_raw(img, out);
 }

@@ -38,15 +38,36 @@ int image_map(struct image *img, unsigned table, uint64_t offset, uint64_t lengt
 	      struct extent *out);
 
 /*
+ * What a walk forward through one table keeps of it: the words around its last look, so
+ * that short extents do not cost a look in the table cache each. It does not see what is
+ * written to these words meanwhile: for layers, and for who only looks where nobody has
+ * written since.
+ */
+struct map_window {
+	uint64_t l1_index; /* + 1; 0: nothing yet */
+	uint64_t l2; /* host offset of its L2 table, 0: none */
+	uint64_t first; /* index in it of the first word held */
+	unsigned count; /* words held */
+	unsigned room; /* bytes of words; 0: keeps nothing */
+	bool once; /* for one look: loads little at first */
+	uint8_t *words;
+};
+
+/* count windows in one block, for free(); together they hold at most about 1 MiB. */
+struct map_window *map_windows_new(size_t count);
+
+/* image_map with a window; one thread at a time, always the same table. */
+int image_map_window(struct image *img, unsigned table, struct map_window *w,
+		     uint64_t offset, uint64_t length, struct extent *out);
+
+/*
  * Is there data in the file that data_fd names at this offset, or a hole (*is_data), and
- * up to where
- * (*end)? From SEEK_DATA and SEEK_HOLE, the last answer remembered: for files that do not
+ * up to where (*end)? From SEEK_DATA and SEEK_HOLE, the last answer remembered: for files that do not
  * change. Past the end of the file is a hole.
  */
 void image_data_run(struct image *img, uint64_t offset, bool *is_data, uint64_t *end);
 
-/* The host offset of the L2 table that maps L1 entry index; 0: none (or past the L1's
- * end). */
+/* The host offset of the L2 table of L1 entry index; 0: none (or past the L1's end). */
 int image_l2_offset(struct image *img, unsigned table, uint64_t index, uint64_t *l2);
 
 /* The index-th word of the L2 table at host offset l2. */

@@ -21,7 +21,7 @@ static int look_at_table(struct plan *p, unsigned i, uint64_t pos)
 			.kind = EXTENT_ZERO, .start = pos, .length = UINT64_MAX - pos};
 		return 0;
 	}
-	return image_map(img, p->pass[i], pos, size - pos, e);
+	return image_map_window(img, p->pass[i], &p->windows[i], pos, size - pos, e);
 }
 
 int need_at(struct plan *p, uint64_t pos, enum need *need, uint64_t *run)

@@ -36,7 +36,8 @@ int plan_init(struct plan *p, const struct chain *chain, size_t keep,
 	for (unsigned i = 0; i < n_pass; i++)
 		p->end = max_u64(p->end, p->active->tables[pass[i]].size);
 	p->needs = calloc(n_pass, sizeof(*p->needs));
-	if (!p->needs)
+	p->windows = map_windows_new(n_pass);
+	if (!p->needs || !p->windows)
 		return fail(ENOMEM, "out of memory");
 	err = chain_walk_init(&p->answer, chain, 1, new_chain ? chain->count : keep);
 	if (!err)
@@ -55,6 +56,7 @@ void plan_release(struct plan *p)
 	chain_walk_release(&p->new);
 	chain_walk_release(&p->zero);
 	free(p->needs);
+	free(p->windows);
 	pthread_mutex_destroy(&p->lock);
 }
 

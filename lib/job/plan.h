@@ -54,6 +54,8 @@ struct plan {
 	/* guest bytes that needed no look at data and no link */
 	_Atomic uint64_t skipped;
 	struct extent *needs; /* a cursor per table of the pass */
+	/* and a window: what commits write lies behind pos */
+	struct map_window *windows;
 	/* who answers: swallowed images, or all of the old chain */
 	struct chain_walk answer;
 	struct chain_walk old; /* the whole old chain below the active image */

@@ -22,7 +22,7 @@ testInstall()
 {
 	local p f
 
-	install_to prefix=/usr install
+	install_to prefix=/usr plugindir=/usr/lib/nbdkit/plugins install
 	for p in chain-info chain-snapshot chain-stream chain-rebase; do
 		assertTrue "$p" "[ -x dest/usr/bin/$p ]"
 		assertTrue "$p.1" "[ -f dest/usr/share/man/man1/$p.1 ]"
@@ -32,10 +32,24 @@ testInstall()
 	done
 	assertTrue "overview" "[ -f dest/usr/share/man/man7/chain-tools.7 ]"
 	assertTrue "library" "[ -f dest/usr/lib/libchain.a ]"
+	assertTrue "plugin" "[ -f dest/usr/lib/nbdkit/plugins/nbdkit-chain-plugin.so ]"
 	assertTrue "headers" "[ -f dest/usr/include/chain-tools/job/merge.h ]"
 	assertFalse "nothing that names the build" "grep -rIlF '$BUILD' dest"
 	run dest/usr/bin/chain-info --version
 	assertEquals 0 "$STATUS"
+	install_to prefix=/usr plugindir=/usr/lib/nbdkit/plugins uninstall
+	assertEquals "nothing is left" "" "$(find dest ! -type d)"
+}
+
+# Without a word about it the plugin goes where nbdkit looks.
+testPluginFolder()
+{
+	local folder
+
+	need nbdkit || return 0
+	folder=$(nbdkit --dump-config | sed -n 's/^plugindir=//p')
+	install_to prefix=/usr install
+	assertTrue "in $folder" "[ -f 'dest/$folder/nbdkit-chain-plugin.so' ]"
 	install_to prefix=/usr uninstall
 	assertEquals "nothing is left" "" "$(find dest ! -type d)"
 }
@@ -50,7 +64,7 @@ testLibrary()
 		return 0
 		;;
 	esac
-	install_to prefix="$PWD/dest/opt" DESTDIR= install
+	install_to prefix="$PWD/dest/opt" plugindir="$PWD/dest/opt/plugins" DESTDIR= install
 	cat >program.c <<-'END'
 		#include <stdio.h>
 		#include "chain/chain.h"

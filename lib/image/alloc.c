@@ -3,6 +3,7 @@
 #include "image/alloc.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -28,10 +29,23 @@ int alloc_open(struct alloc *a, struct image *img, bool dry)
 	return 0;
 }
 
+/* A guest's write is accepted only when what it needs beside its data can be written. */
+static int reserve(struct alloc *a, uint64_t host, uint64_t bytes)
+{
+	if (!a->reserve ||
+	    fallocate(a->img->fd, FALLOC_FL_KEEP_SIZE, (off_t)host, (off_t)bytes) == 0)
+		return 0;
+	if (errno == EOPNOTSUPP)
+		return 0;
+	return fail_errno(errno, "no room for refcounts");
+}
+
 static int add_block(struct alloc *a, uint64_t index, uint64_t host)
 {
 	int err = array_room(&a->blocks, &a->cap_blocks, a->n_blocks);
 
+	if (!err)
+		err = reserve(a, host, image_cluster_size(a->img));
 	if (err)
 		return err;
 	a->blocks[a->n_blocks++] = (struct alloc_block){index, host};
@@ -48,7 +62,7 @@ static int grow_table(struct alloc *a, uint64_t index)
 		 block_bits = qcow2_refblock_bits(&a->img->header);
 	uint64_t first = a->next >> bits, clusters = a->table_words >> (bits - 3),
 		 blocks = 0;
-	int err = 0;
+	int err;
 
 	/*
 	 * One commit shows one table: a second growth before it replaces the first, whose
@@ -67,8 +81,11 @@ static int grow_table(struct alloc *a, uint64_t index)
 		return fail(EFBIG,
 			    "the refcount table cannot grow any more; "
 			    "use larger clusters (qemu-img convert -o cluster_size=...)");
+	err = reserve(a, a->next, clusters << bits);
 	for (uint64_t i = 0; i < blocks && !err; i++)
 		err = add_block(a, index + i, (first + clusters + i) << bits);
+	if (err)
+		return err;
 	a->table_host = a->next;
 	a->table_clusters = (uint32_t)clusters;
 	a->table_words = clusters << (bits - 3);

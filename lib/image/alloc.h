@@ -34,6 +34,8 @@ struct alloc_block {
 struct alloc {
 	struct image *img;
 	bool dry;
+	/* space for refcount structures is had from the disk when they are planned */
+	bool reserve;
 	pthread_mutex_t lock; /* all below */
 	uint64_t start; /* host offset of the first cluster that is ours */
 	uint64_t old_size; /* of the file, at alloc_open */

@@ -112,7 +112,8 @@ static int by_cluster(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-int raises_write(struct raises *r, struct image *img)
+static int each_run(struct raises *r, struct image *img,
+		    int (*apply)(struct image *, const struct raise *))
 {
 	if (r->count > 1)
 		qsort(r->items, r->count, sizeof(*r->items), by_cluster);
@@ -124,11 +125,32 @@ int raises_write(struct raises *r, struct image *img)
 			  r->items[i].cluster == run.cluster + run.count;
 		     i++)
 			run.count += r->items[i].count;
-		err = refs_add(img, run.cluster, run.count, run.add);
+		err = apply(img, &run);
 		if (err)
 			return err;
 	}
 	return 0;
+}
+
+static int raise_run(struct image *img, const struct raise *r)
+{
+	return r->add == RAISE_FIRST ? refs_set(img, r->cluster, r->count, 1)
+				     : refs_add(img, r->cluster, r->count, r->add);
+}
+
+static int lower_run(struct image *img, const struct raise *r)
+{
+	return refs_sub(img, r->cluster, r->count, r->add);
+}
+
+int raises_write(struct raises *r, struct image *img)
+{
+	return each_run(r, img, raise_run);
+}
+
+int raises_undo(struct raises *r, struct image *img)
+{
+	return each_run(r, img, lower_run);
 }
 
 void raises_release(struct raises *r)

@@ -23,10 +23,16 @@ struct changes {
 	size_t count, cap;
 };
 
+#define RAISE_FIRST 0u
+
 struct raise {
 	uint64_t cluster; /* host cluster index of the first */
 	uint64_t count;
-	uint64_t add; /* to each one's refcount */
+	/*
+	 * to each one's refcount; RAISE_FIRST: it was free and becomes 1, which may be
+	 * written twice without harm
+	 */
+	uint64_t add;
 };
 
 struct raises {
@@ -42,6 +48,8 @@ void changes_release(struct changes *c);
 int raises_add(struct raises *r, uint64_t cluster, uint64_t count, uint64_t add);
 /* Raise all. Not synced. */
 int raises_write(struct raises *r, struct image *img);
+/* Lower each by add. Not synced. */
+int raises_undo(struct raises *r, struct image *img);
 void raises_release(struct raises *r);
 
 #endif

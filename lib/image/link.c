@@ -1,18 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The commit, in this order and no other:
- *
- * S0: only when refcount structures grow (image/grow.c).
- *
- * S1: refcounts up; complete new L2 tables; then fdatasync. The data of the links has
- * been written before; an external data file is synced first.
- *
- * S2: L2 words in existing tables, L1 words; then fdatasync. Where internal snapshots
- * take part their words go first, with a sync of their own: a crash in between leaves too
- * high a refcount only on clusters that no active word names, and those image/sweep.c can
- * lower (an active word would need its COPIED flag changed with it).
- *
- * Nothing else in the library makes a cluster visible.
+ * What a batch of links means for the tables of the image: which words, which refcounts.
+ * Written out by image/commit.c.
  */
 #include "image/link.h"
 
@@ -21,10 +10,8 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
-#include "base/io.h"
 #include "base/size.h"
-#include "image/changes.h"
-#include "image/grow.h"
+#include "image/commit.h"
 #include "image/map.h"
 
 /* Tables that share one L2 table at the L1 index at hand, or that all lack one. */
@@ -44,10 +31,7 @@ struct commit {
 	struct group *groups;
 	size_t n_groups;
 	uint64_t l1_index; /* what groups are about; UINT64_MAX: nothing yet */
-	struct changes fresh_words; /* into new L2 tables: S1 */
-	/* S2: [1] for the active table, [0] others */
-	struct changes words[2], l1_words[2];
-	struct raises raises;
+	struct commit_set set;
 };
 
 static bool in_pass(const struct committer *c, unsigned table)
@@ -147,7 +131,7 @@ static int add_table(struct commit *k, struct group *g)
 		return fail(EINVAL, "no L2 table was allocated for L1 entry %ju",
 			    (uintmax_t)k->l1_index);
 	l1_word = g->l2 | (g->paths == 1 ? QCOW2_COPIED : 0);
-	err = raises_add(&k->raises, g->l2 >> k->img->cluster_bits, 1, g->paths);
+	err = raises_add(&k->set.raises, g->l2 >> k->img->cluster_bits, 1, g->paths);
 	for (unsigned i = 0; i < k->c->n_pass && !err; i++) {
 		unsigned t = k->c->pass[i];
 		uint64_t l2 = 0;
@@ -156,7 +140,7 @@ static int add_table(struct commit *k, struct group *g)
 			continue;
 		err = image_l2_offset(k->img, t, k->l1_index, &l2);
 		if (!err && !l2)
-			err = changes_add(&k->l1_words[t == 0],
+			err = changes_add(&k->set.l1_words[t == 0],
 					  k->img->tables[t].l1_offset + 8 * k->l1_index,
 					  (struct qcow2_word){l1_word, 0});
 	}
@@ -225,7 +209,7 @@ static int word_of(struct commit *k, const struct link *l, uint64_t i, uint64_t 
 			return fail(-err,
 				    "compressed data at %ju does not fit an L2 entry",
 				    (uintmax_t)host);
-		return raises_add(&k->raises, first,
+		return raises_add(&k->set.raises, first,
 				  ((host + l->stored - 1) >> bits) - first + 1, paths);
 	case LINK_DATA:
 		*w = qcow2_word_data(h, host, copied);
@@ -236,7 +220,7 @@ static int word_of(struct commit *k, const struct link *l, uint64_t i, uint64_t 
 			return 0;
 		break;
 	}
-	return own ? raises_add(&k->raises, first, 1, paths) : 0;
+	return own ? raises_add(&k->set.raises, first, 1, paths) : 0;
 }
 
 /* One guest cluster: into every group where it is still what the link expects. */
@@ -269,8 +253,8 @@ static int link_cluster(struct commit *k, const struct link *l, uint64_t i)
 		if (to->wanted && guest < to->size)
 			err = matches(k, to, l, index, &yes);
 		if (!err && yes)
-			err = changes_add(to->fresh ? &k->fresh_words
-						    : &k->words[to->active],
+			err = changes_add(to->fresh ? &k->set.fresh_words
+						    : &k->set.words[to->active],
 					  to->l2 + index * qcow2_word_bytes(h), w);
 	}
 	return err;
@@ -291,50 +275,6 @@ static int collect(struct commit *k, struct batch *b)
 	for (size_t n = 0; n < b->n_links && !err; n++)
 		for (uint64_t i = 0; i < b->links[n].clusters && !err; i++)
 			err = link_cluster(k, &b->links[n], i);
-	return err;
-}
-
-static int sync_counted(struct committer *c, int fd)
-{
-	int err = sync_data(fd);
-
-	c->syncs++;
-	if (err)
-		c->broken = true;
-	return err;
-}
-
-static int write_out(struct commit *k)
-{
-	struct image *img = k->img;
-	unsigned bytes = qcow2_word_bytes(&img->header);
-	int err;
-
-	/* S0 */
-	err = refs_grow(k->c->alloc, &k->c->syncs);
-	if (err)
-		k->c->broken = true;
-	/* S1 */
-	if (!err)
-		err = raises_write(&k->raises, img);
-	if (!err)
-		err = changes_write(&k->fresh_words, img, bytes);
-	if (!err && img->data_fd != img->fd)
-		err = sync_counted(k->c, img->data_fd);
-	if (!err)
-		err = sync_counted(k->c, img->fd);
-	/* S2 */
-	for (int active = 0; active < 2 && !err; active++) {
-		struct changes *words = &k->words[active], *l1 = &k->l1_words[active];
-
-		if (!words->count && !l1->count)
-			continue;
-		err = changes_write(words, img, bytes);
-		if (!err)
-			err = changes_write(l1, img, 8);
-		if (!err)
-			err = sync_counted(k->c, img->fd);
-	}
 	return err;
 }
 
@@ -384,16 +324,11 @@ int link_commit(struct committer *c, struct batch *b)
 	if (!err)
 		err = collect(&k, b);
 	if (!err) {
-		err = write_out(&k);
+		err = commit_write(k.img, c->alloc, &k.set, &c->syncs, &c->broken);
 		c->torn |= err != 0;
 	}
 	free(k.groups);
-	changes_release(&k.fresh_words);
-	for (int active = 0; active < 2; active++) {
-		changes_release(&k.words[active]);
-		changes_release(&k.l1_words[active]);
-	}
-	raises_release(&k.raises);
+	commit_release(&k.set);
 	if (!err)
 		err = drop_used_tables(c);
 	if (!err)

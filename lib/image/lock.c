@@ -248,6 +248,29 @@ int lock_take(int fd, enum lock_role role, uint64_t wait_ms,
 	return 0;
 }
 
+int lock_take_untested(int fd, enum lock_role role)
+{
+	int err = lock_add(fd, USES, roles[role].uses);
+
+	if (!err)
+		err = lock_add(fd, DENIES, roles[role].denies);
+	if (err == -EINVAL || err == -EOPNOTSUPP || err == -ENOLCK)
+		return fail(ENOLCK, "this file system has no file locks");
+	return err ? fail_errno(-err, "cannot lock") : 0;
+}
+
+int lock_conflicts(int fd, enum lock_role role, bool *conflict)
+{
+	int err = lock_test(fd, DENIES, roles[role].uses);
+
+	if (!err)
+		err = lock_test(fd, USES, roles[role].denies);
+	*conflict = err == -EAGAIN;
+	if (err && err != -EAGAIN)
+		return fail_errno(-err, "cannot look at the locks");
+	return 0;
+}
+
 void lock_drop(int fd)
 {
 	lock_release(fd, (struct lock_set){0xf, 0xf});

@@ -34,6 +34,15 @@ enum lock_role {
 int lock_take(int fd, enum lock_role role, uint64_t wait_ms,
 	      const volatile sig_atomic_t *stop);
 
+/*
+ * The same bytes without a test whether others have them: for the worker of an image that
+ * a holder has. Its bytes keep the next writer away until the worker is gone, too.
+ */
+int lock_take_untested(int fd, enum lock_role role);
+
+/* Would lock_take find the inode in use by others now? Takes nothing. */
+int lock_conflicts(int fd, enum lock_role role, bool *conflict);
+
 /* Release every byte that lock_take takes. */
 void lock_drop(int fd);
 

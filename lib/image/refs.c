@@ -86,9 +86,27 @@ int refs_get(struct image *img, uint64_t cluster, uint64_t *count)
 	return err;
 }
 
-/* value: what to set, or with add what to add. */
+enum how { SET, ADD, SUB };
+
+/* The refcount `old` of a cluster after the change. */
+static int changed(const struct image *img, uint64_t cluster, uint64_t old,
+		   uint64_t value, enum how how, uint64_t *n)
+{
+	unsigned order = img->header.refcount_order;
+
+	*n = how == SET ? value : how == SUB ? old - value : old + value;
+	if (how == ADD && (*n < old || *n > qcow2_refcount_max(order)))
+		return fail(ERANGE,
+			    "the refcount of cluster %" PRIu64 " does not fit %u bits",
+			    cluster, 1u << order);
+	if (how == SUB && old < value)
+		return fail(EUCLEAN, "the refcount of cluster %" PRIu64 " is too low",
+			    cluster);
+	return 0;
+}
+
 static int refs_change(struct image *img, uint64_t first, uint64_t count, uint64_t value,
-		       bool add)
+		       enum how how)
 {
 	unsigned order = img->header.refcount_order;
 	uint8_t buf[CACHE_SLICE];
@@ -103,20 +121,16 @@ static int refs_change(struct image *img, uint64_t first, uint64_t count, uint64
 				    first);
 		if (!err)
 			err = cache_read(img->cache, p.offset, buf, p.bytes);
+		for (uint64_t i = p.first; i < p.first + p.count && !err; i++) {
+			uint64_t n;
+
+			err = changed(img, first + i - p.first,
+				      qcow2_refcount_get(buf, order, i), value, how, &n);
+			if (!err)
+				qcow2_refcount_set(buf, order, i, n);
+		}
 		if (err)
 			return err;
-		for (uint64_t i = p.first; i < p.first + p.count; i++) {
-			uint64_t n = value;
-
-			if (add &&
-			    (add_u64(qcow2_refcount_get(buf, order, i), value, &n) ||
-			     n > qcow2_refcount_max(order)))
-				return fail(ERANGE,
-					    "the refcount of cluster %" PRIu64
-					    " does not fit %u bits",
-					    first + i - p.first, 1u << order);
-			qcow2_refcount_set(buf, order, i, n);
-		}
 		from = (p.first << order) / 8;
 		to = div_up((p.first + p.count) << order, 8);
 		err = cache_write(img->cache, p.offset + from, buf + from, to - from);
@@ -130,10 +144,15 @@ static int refs_change(struct image *img, uint64_t first, uint64_t count, uint64
 
 int refs_set(struct image *img, uint64_t first, uint64_t count, uint64_t value)
 {
-	return refs_change(img, first, count, value, false);
+	return refs_change(img, first, count, value, SET);
 }
 
 int refs_add(struct image *img, uint64_t first, uint64_t count, uint64_t add)
 {
-	return refs_change(img, first, count, add, true);
+	return refs_change(img, first, count, add, ADD);
+}
+
+int refs_sub(struct image *img, uint64_t first, uint64_t count, uint64_t sub)
+{
+	return refs_change(img, first, count, sub, SUB);
 }

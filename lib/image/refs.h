@@ -22,6 +22,9 @@ int refs_set(struct image *img, uint64_t first, uint64_t count, uint64_t value);
  */
 int refs_add(struct image *img, uint64_t first, uint64_t count, uint64_t add);
 
+/* Lower them. -EUCLEAN where a block is missing or a refcount is less than sub. */
+int refs_sub(struct image *img, uint64_t first, uint64_t count, uint64_t sub);
+
 /* Host clusters that the refcount table can count. */
 static inline uint64_t refs_coverage(const struct image *img)
 {

@@ -19,8 +19,12 @@
  *
  *	byte 0	the owner lives
  *	byte 1	the worker lives; one at a time, so it is also the right to write the
- *		worker and progress areas
+ *		worker and progress areas and the requests in the mailbox
  *	byte 2	a requester is changing the control area and waits to be heard
+ *
+ *	Nobody takes byte 0 of another's page, be it for a moment, without having byte 1
+ *	first: so a worker that has byte 1 and sees byte 0 free knows that its holder is
+ *	dead.
  *
  *	Pids are for people and are believed only while the lock is held. After taking a
  *	lock the path is looked at again: does it still name this inode? Otherwise the
@@ -32,23 +36,31 @@
  *	then an error here and no SIGBUS later; it is never made shorter), fills it, takes
  *	its locks, and only then gives it its name with linkat. So whoever can see a page
  *	sees a complete one with its locks held. A name that is taken belongs to a living
- *	owner (bytes 0 or 1 held), or to a dead one: then the newcomer takes both bytes,
- *	looks again that the path still names that inode, and unlinks it. A page is never
- *	reused: who has a dead one open keeps a dead one.
+ *	owner (byte 0 held), or to a dead one: then the newcomer takes byte 1 (waiting for a
+ *	worker that is about to notice that its holder died) and byte 0, looks again that
+ *	the path still names that inode, and unlinks it. A page is never reused: who has a
+ *	dead one open keeps a dead one.
  *
  *	An owner that ends unlinks the name and closes. One that was killed leaves the
  *	file, state and all, with the locks gone: readers show it as dead until the next
  *	owner of the image replaces it, or a listing by the user it belongs to, a day
  *	later, removes it. A page that is deleted under its owner (a logout can clear
- *	/dev/shm) is normal: the owner looks about once a second and publishes a copy.
+ *	/dev/shm) is normal: the owner looks about once a second and publishes a copy. A
+ *	worker of a holder that is connected through the deleted one stays there until it
+ *	ends; the holder serves it there, holds byte 1 of the copy meanwhile, and carries
+ *	worker and progress over to the copy and control back, several times a second. So
+ *	there is one mailbox that is served at any time, and one worker.
  *
  * Order of stores
  *
- *	header, owner	by the owner before the name appears; constant afterwards.
+ *	header, owner	by the owner before the name appears; constant afterwards, but for
+ *			owner.connections, which a holder stores relaxed.
  *	worker		by the worker who holds byte 1: generation to odd (release), the
  *			fields, generation to the next even number (release). A reader
  *			takes it twice around its reads and tries again when they differ.
- *			An offline worker writes it before the name appears.
+ *			An offline worker writes it before the name appears. One that
+ *			goes leaves it empty; one that was killed leaves it as it is,
+ *			perhaps with an odd generation.
  *	progress	by the worker only. Counters only grow and are stored relaxed,
  *			then state is stored with release; readers load state first
  *			(acquire), so what they see is at least as new as the state. A
@@ -61,11 +73,18 @@
  *			(release): so the requester knows that a living worker took it.
  *			The fields say how things should BE, not what to do, so taking
  *			them twice, or an older sequence with newer fields, does no harm.
+ *			A requester stores the field that it changes and no other. The
+ *			worker stores pause = 1 when it stands still of itself, and all
+ *			fields but sequence when it comes (what was asked of a former
+ *			one must not hit it) and when it goes.
+ *	mailbox		page/mail.h
  *
  *	Readers and requesters use pread and pwrite, no mapping: the file may belong to
  *	another user, who could shorten it under root's eyes; that must be a short read
- *	and not a SIGBUS. All stored numbers are aligned, and nothing above needs a store
- *	of more than one number to be atomic.
+ *	and not a SIGBUS. The worker of a holder does map it, since it waits on futexes: a
+ *	SIGBUS there ends a process that the same user can end anyway by ending the holder,
+ *	and a merge may be killed at any time. All stored numbers are aligned, and nothing
+ *	above needs a store of more than one number to be atomic.
  *
  * What a crash leaves: nothing here is needed to go on with a merge; the image alone
  * says how far it is.
@@ -109,7 +128,8 @@ struct page_owner_area {
 	int32_t pid; /* in the owner's pid namespace */
 	uint64_t started_ms; /* CLOCK_REALTIME */
 	char program[16]; /* as /proc/PID/comm */
-	uint32_t reserved[24];
+	uint32_t connections; /* of clients, now; a holder's only */
+	uint32_t reserved[23];
 };
 
 struct page_worker_area {
@@ -118,7 +138,7 @@ struct page_worker_area {
 	uint32_t reserved0;
 	uint64_t started_ms; /* CLOCK_REALTIME */
 	char program[16];
-	char type[16]; /* "stream", "rebase" */
+	char type[16]; /* "stream", "rebase"; "": no merge (nobody, or a snapshot) */
 	uint32_t reserved[2];
 	char image[PAGE_PATH]; /* absolute */
 	char base[PAGE_PATH]; /* absolute; "" for none */
@@ -141,7 +161,7 @@ struct page_control_area {
 	uint64_t sequence; /* stored last */
 	uint64_t speed; /* bytes per second, 0: no limit */
 	uint32_t pause; /* 1: stand still */
-	uint32_t cancel; /* 1: stop and go; never back to 0 */
+	uint32_t cancel; /* 1: stop and go; never back to 0 while a worker lives */
 	int32_t pid; /* of the last requester, for people */
 	uint32_t reserved[9];
 };

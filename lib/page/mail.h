@@ -4,16 +4,28 @@
  * other: the structs that lie in the mailbox area of the shared page (page/layout.h),
  * native byte order, layout pinned below. How they travel: page/mailbox.h.
  *
- * One request is under way at a time. The requester fills `request` and stores its number
- * in request_number (release); the holder copies the request out, then checks the copy as
- * something that nobody vouches for, acts, fills `answer` and stores the number of the
- * request in answer_number (release). Both numbers are futex words; every wait ends after
- * a while and looks whether the other side still lives (byte 0, byte 1).
+ * One request is under way at a time. Both numbers are futex words, and both are odd while
+ * what belongs to them is being written: the requester makes request_number odd, fills
+ * `request`, and stores the next even number (release). The holder loads an even number
+ * that it has not had (acquire), copies the request out, looks that the number is still the
+ * same (else the copy may be a mixture: it is forgotten), checks the copy as something that
+ * nobody vouches for, and acts. Then it makes answer_number odd, fills `answer` and stores
+ * the number of the request there (release). The requester copies that out in the same way.
+ * Every wait ends after a while and looks whether the other side still lives (byte 0,
+ * byte 1). Without a requester (byte 1 free) the holder takes nothing in.
  *
  * A request and its answer carry (session, sequence): session is a random number that the
  * requester drew when it came, sequence counts its requests. An answer with another pair
  * is not an answer. HELLO begins a session; whatever an older session still had (leases)
  * is taken back then, or as soon as the holder sees that byte 1 is free.
+ *
+ * Numbers and areas may have been left by a requester that was killed half way, or be
+ * overwritten by somebody who has no business there. So a requester begins with a number
+ * that is neither the last request's nor the last answer's, and when it has had no answer
+ * for a second it sends the same request again, same pair, next number. The holder keeps
+ * the answer that it gave last and gives it again to the same pair, without acting again. So
+ * every request is acted on once at most, and is answered as long as both live and nobody
+ * scribbles for ever.
  *
  * All offsets and lengths are bytes; guest offsets and host offsets of clusters are
  * multiples of the active image's cluster size.
@@ -143,19 +155,22 @@ struct mail_answer {
 };
 
 struct mail_area {
-	uint32_t request_number; /* by the requester */
+	uint32_t request_number; /* by the requester; odd: request is being written */
 	uint32_t reserved0[15];
-	uint32_t answer_number; /* by the holder */
+	uint32_t answer_number; /* by the holder; odd: answer is being written */
 	uint32_t reserved1[15];
-	struct mail_request
-		request; /* by the requester, while answer == request number */
-	struct mail_answer answer; /* by the holder, while answer != request number */
+	struct mail_request request; /* by the requester */
+	struct mail_answer answer; /* by the holder */
 };
 
 static_assert(sizeof(struct mail_run) == 32, "pinned");
 static_assert(sizeof(struct mail_request) == 72 + 32 * MAIL_RUNS, "pinned");
 static_assert(sizeof(struct mail_answer) == 72 + PAGE_SENTENCE + 8 * MAIL_MARKS,
 	      "pinned");
+static_assert(offsetof(struct mail_request, runs) == 72, "pinned");
+static_assert(offsetof(struct mail_area, request) % 8 == 0 &&
+		      offsetof(struct mail_area, answer) % 8 == 0,
+	      "copied in words");
 static_assert(sizeof(struct mail_area) <= PAGE_MAILBOX_BYTES, "fits the page");
 
 #endif

@@ -56,6 +56,8 @@ static int view_header(int fd, struct page_view *v)
 		return fail(EPROTO, "the shared page is of another version");
 	v->owner_kind = owner.kind;
 	v->owner_pid = owner.pid;
+	v->owner_started_ms = owner.started_ms;
+	v->connections = owner.connections;
 	get_text(v->owner_program, owner.program, sizeof(owner.program));
 	return 0;
 }
@@ -79,6 +81,7 @@ static int view_worker(int fd, struct page_view *v)
 	get_text(v->type, w.type, sizeof(w.type));
 	get_text(v->image, w.image, sizeof(w.image));
 	get_text(v->base, w.base, sizeof(w.base));
+	v->is_merge = v->type[0] != '\0';
 	return 0;
 }
 
@@ -142,6 +145,7 @@ static int view(int fd, struct page_view *v)
 }
 
 struct list {
+	bool all; /* not only merges */
 	struct page_view *views;
 	size_t count, room;
 };
@@ -167,8 +171,9 @@ static bool swept(int folder, const char *name, int fd, const struct page_view *
 	if (v->uid != geteuid() || v->owner_alive || v->worker_alive ||
 	    v->updated_ms + DEAD_KEEP_MS > clock_wall_ms())
 		return false;
-	if (page_byte_lock(fd, PAGE_BYTE_OWNER) < 0 ||
-	    page_byte_lock(fd, PAGE_BYTE_WORKER) < 0 ||
+	/* in this order: see "Who is alive" */
+	if (page_byte_lock(fd, PAGE_BYTE_WORKER) < 0 ||
+	    page_byte_lock(fd, PAGE_BYTE_OWNER) < 0 ||
 	    !page_file_current(folder, name, fd))
 		return false;
 	return unlinkat(folder, name, 0) == 0;
@@ -186,7 +191,7 @@ static int list_file(struct list *l, int folder, const char *name, uid_t uid)
 		fail_clear();
 		return 0;
 	}
-	if (swept(folder, name, fd, &v))
+	if (swept(folder, name, fd, &v) || (!l->all && !v.is_merge))
 		return 0;
 	return list_add(l, &v);
 }
@@ -220,9 +225,9 @@ static int by_image(const void *a, const void *b)
 	return order;
 }
 
-int page_list(struct page_view **out, size_t *count)
+static int list(struct page_view **out, size_t *count, bool all)
 {
-	struct list l = {0};
+	struct list l = {.all = all};
 	int err = page_folder_each(list_folder, &l);
 
 	if (err) {
@@ -234,6 +239,16 @@ int page_list(struct page_view **out, size_t *count)
 	*out = l.views;
 	*count = l.count;
 	return err;
+}
+
+int page_list(struct page_view **out, size_t *count)
+{
+	return list(out, count, false);
+}
+
+int page_list_all(struct page_view **out, size_t *count)
+{
+	return list(out, count, true);
 }
 
 struct find {
@@ -294,35 +309,37 @@ static void nap(void)
 	nanosleep(&(struct timespec){.tv_nsec = STEP_MS * 1000000L}, NULL);
 }
 
-static int write_request(int fd, enum page_ask what, uint64_t speed, uint64_t *sequence)
+/* What it changes and nothing else: the worker may pause of itself just now. */
+static int write_field(int fd, enum page_ask what, uint64_t speed)
 {
-	struct page_control_area c;
-	const size_t first = sizeof(c.sequence);
+	const uint32_t off = 0, on = 1;
 
-	if (get(fd, &c, sizeof(c), AT(control)) < 0)
-		return -EIO;
 	switch (what) {
 	case PAGE_PAUSE:
-		c.pause = 1;
-		break;
+		return put(fd, &on, sizeof(on), AT(control.pause));
 	case PAGE_RESUME:
-		c.pause = 0;
-		break;
+		return put(fd, &off, sizeof(off), AT(control.pause));
 	case PAGE_CANCEL:
-		c.cancel = 1;
-		break;
+		return put(fd, &on, sizeof(on), AT(control.cancel));
 	case PAGE_SET_SPEED:
-		c.speed = speed;
-		break;
+		return put(fd, &speed, sizeof(speed), AT(control.speed));
 	}
-	c.pid = getpid();
-	*sequence = c.sequence + 1;
-	/* everything behind the sequence, then the sequence */
-	if (put(fd, (const char *)&c + first, sizeof(c) - first, AT(control) + first) <
-		    0 ||
-	    put(fd, sequence, sizeof(*sequence), AT(control.sequence)) < 0)
-		return -EIO;
-	return 0;
+	return fail(EINVAL, "no such request");
+}
+
+static int write_request(int fd, enum page_ask what, uint64_t speed, uint64_t *sequence)
+{
+	const int32_t pid = getpid();
+	int err = get(fd, sequence, sizeof(*sequence), AT(control.sequence));
+
+	if (!err)
+		err = write_field(fd, what, speed);
+	if (!err)
+		err = put(fd, &pid, sizeof(pid), AT(control.pid));
+	++*sequence;
+	if (!err)
+		err = put(fd, sequence, sizeof(*sequence), AT(control.sequence));
+	return err;
 }
 
 static int wait_for_ack(int fd, const struct page_view *v, uint64_t sequence,
@@ -374,7 +391,7 @@ static int ask_once(dev_t dev, ino_t ino, enum page_ask what, uint64_t speed,
 
 	if (fd < 0)
 		return fd;
-	if (!v.worker_alive && v.owner_alive)
+	if (!v.is_merge || (!v.worker_alive && v.owner_alive))
 		return fail(ENXIO, "no merge of this image runs");
 	if (!v.worker_alive)
 		return fail(ENXIO, "the merge of this image (process %d) died",
@@ -395,7 +412,7 @@ int page_ask(dev_t dev, ino_t ino, enum page_ask what, uint64_t speed, uint64_t 
 	int err = ask_once(dev, ino, what, speed, until, stop);
 
 	/* did we ask a page that was deleted under its owner, who published a copy? */
-	if (err == -ENXIO && page_find(dev, ino, &v) == 0 && v.worker_alive)
+	if (err == -ENXIO && page_find(dev, ino, &v) == 0 && v.is_merge && v.worker_alive)
 		err = ask_once(dev, ino, what, speed, until, stop);
 	return err;
 }

@@ -8,11 +8,13 @@
 #include "merge-command.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/escape.h"
 #include "base/fail.h"
 #include "base/size.h"
 #include "merge-bar.h"
@@ -146,12 +148,39 @@ static int run(struct show *s)
 	return err;
 }
 
+/*
+ * The image's holder died: end at once, before another one can hand out the clusters that
+ * we write to. Threads may come here at the same time; one of them says so.
+ */
+static const char *died_program = "chain-stream", *died_image = "";
+
+static void holder_died(void)
+{
+	static atomic_flag said = ATOMIC_FLAG_INIT;
+
+	while (atomic_flag_test_and_set(&said))
+		pause();
+	if (isatty(STDERR_FILENO)) /* over the bar */
+		dprintf(STDERR_FILENO, "\r\033[K");
+	dprintf(STDERR_FILENO,
+		"%s: %s: the process that held the image for its guest died; what was "
+		"linked before its last commit stays, and the next run goes on from "
+		"there\n",
+		died_program, died_image);
+	_exit(STATUS_UNAVAILABLE);
+}
+
 int merge_command(const char *program, struct merge_args *args)
 {
+	CLEANUP_FREE char *image = escape_text(args->merge.image);
+
 	struct show s = {.program = program, .args = args};
 	int err;
 
+	died_program = program;
+	died_image = image ? image : "";
 	args->merge.stop = &stop_signal;
+	args->merge.died = holder_died;
 	merge_bar_init(&s.bar, !args->common.quiet && !args->common.json);
 	merge_events_init(&s.events, args->common.json, &args->merge);
 	err = run(&s);

@@ -49,7 +49,10 @@ int worker_lease_blobs(struct worker *w, struct slot *s)
 			.stored = e->stored,
 		};
 
-		err = t->ops->lease_blob(t, &s->batch, e->start, e->stored, &link.host);
+		do {
+			err = t->ops->lease_blob(t, &s->batch, e->start, e->stored,
+						 &link.host);
+		} while (err && worker_lease_again(w, err));
 		if (!err)
 			err = worker_add_link(w, &link, NO_DATA);
 	}
@@ -59,7 +62,6 @@ int worker_lease_blobs(struct worker *w, struct slot *s)
 /* Blobs that follow each other in the file go there in one call. */
 int worker_write_blobs(struct worker *w)
 {
-	struct image *img = w->engine->target->image;
 	uint64_t at = 0;
 
 	for (size_t i = 0; i < w->n_links;) {
@@ -70,10 +72,9 @@ int worker_write_blobs(struct worker *w)
 			length += round_up(w->links[i++].stored, 512);
 		w->done.written += length;
 		if (!w->engine->target->dry) {
-			err = write_at(img->fd, w->buf + at, length, host);
+			err = worker_write(w, w->buf + at, length, host);
 			if (err)
 				return err;
-			write_behind(img->fd, host, length);
 		}
 		at += length;
 	}

@@ -3,9 +3,32 @@
 #include "job/classify.h"
 
 #include <errno.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "base/fail.h"
 #include "base/size.h"
+#include "image/cache.h"
+
+#define READ_TRIES 20
+
+/*
+ * The file may have grown since, a slice of the cache may be older than a table that began
+ * in it, and a write may be under way.
+ */
+static void look_afresh(struct image *img, struct map_window *w, int tries)
+{
+	const struct timespec pause = {.tv_nsec = 5000000};
+	struct stat st;
+
+	if (fstat(img->fd, &st) == 0)
+		img->file_size = (uint64_t)st.st_size;
+	cache_drop(img->cache);
+	w->l1_index = 0;
+	w->count = 0;
+	if (tries)
+		nanosleep(&pause, NULL);
+}
 
 /* The cursor of table i of the pass, moved to pos. Sizes count in whole clusters. */
 static int look_at_table(struct plan *p, unsigned i, uint64_t pos)
@@ -13,6 +36,7 @@ static int look_at_table(struct plan *p, unsigned i, uint64_t pos)
 	struct image *img = p->active;
 	uint64_t size = round_up(img->tables[p->pass[i]].size, image_cluster_size(img));
 	struct extent *e = &p->needs[i];
+	int err;
 
 	if (pos - e->start < e->length)
 		return 0;
@@ -21,7 +45,16 @@ static int look_at_table(struct plan *p, unsigned i, uint64_t pos)
 			.kind = EXTENT_ZERO, .start = pos, .length = UINT64_MAX - pos};
 		return 0;
 	}
-	return image_map_window(img, p->pass[i], &p->windows[i], pos, size - pos, e);
+	err = image_map_window(img, p->pass[i], &p->windows[i], pos, size - pos, e);
+	for (int tries = 0; err == -EUCLEAN && p->moving; tries++) {
+		if (tries == READ_TRIES)
+			return fail(EAGAIN, "its tables kept changing while they were "
+					    "read; try again later");
+		look_afresh(img, &p->windows[i], tries);
+		err = image_map_window(img, p->pass[i], &p->windows[i], pos, size - pos,
+				       e);
+	}
+	return err;
 }
 
 int need_at(struct plan *p, uint64_t pos, enum need *need, uint64_t *run)

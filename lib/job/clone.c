@@ -22,6 +22,8 @@
 
 /* One call shares at most so much, so that a stop is soon heard. */
 #define CLONE_CALL (64u << 20)
+/* While held: a clone stops the guest's writes for as long as it takes. */
+#define CLONE_CALL_HELD (4u << 20)
 
 /* The verdicts of one piece, of which the first cluster has index `first` in the item. */
 static int judge_piece(struct worker *w, const struct piece *p, uint64_t first)
@@ -84,7 +86,7 @@ static int lease_piece(struct worker *w, struct slot *s, const struct extent *e,
 		else if (verdicts[i] == VERDICT_ZERO)
 			err = worker_zero_run(w, s, guest, n);
 		else
-			w->done.left_out += n << w->bits;
+			err = worker_leave_out(w, guest, n, n << w->bits);
 	}
 	return err;
 }
@@ -134,7 +136,7 @@ struct stretch {
  */
 static int copy_instead(struct worker *w, const struct stretch *x)
 {
-	int fd = w->engine->target->image->data_fd, err = 0;
+	int err = 0;
 
 	for (uint64_t at = 0; at < x->length && !err; at += PLAN_COPY_MAX) {
 		size_t n = min_u64(PLAN_COPY_MAX, x->length - at);
@@ -146,9 +148,7 @@ static int copy_instead(struct worker *w, const struct stretch *x)
 			err = read_at(x->image->data_fd, w->buf, n, x->from + at);
 		if (err)
 			return fail_in(err, x->image->path);
-		err = write_at(fd, w->buf, n, x->to + at);
-		if (!err)
-			write_behind(fd, x->to + at, n);
+		err = worker_write(w, w->buf, n, x->to + at);
 	}
 	w->done.copied += x->length;
 	w->done.read += x->length;
@@ -156,13 +156,12 @@ static int copy_instead(struct worker *w, const struct stretch *x)
 	return err;
 }
 
-static int clone_stretch(struct worker *w, const struct stretch *x)
+/* One call. */
+static int clone_piece(struct worker *w, const struct stretch *x)
 {
 	const struct target *t = w->engine->target;
 	int err = 0;
 
-	if (!x->image)
-		return 0;
 	/* A pause holds here too, and a stop is heard between two calls. */
 	err = limit_take(w->engine->limit, 0);
 	if (err)
@@ -180,6 +179,22 @@ static int clone_stretch(struct worker *w, const struct stretch *x)
 	if (err == -EIO || err == -ENOSPC || err == -EDQUOT)
 		return err;
 	return copy_instead(w, x);
+}
+
+static int clone_stretch(struct worker *w, const struct stretch *x)
+{
+	uint64_t most = w->engine->target->held ? CLONE_CALL_HELD : UINT64_MAX;
+	int err = 0;
+
+	if (!x->image)
+		return 0;
+	most = max_u64(most, 1ull << w->bits);
+	for (uint64_t at = 0, n; at < x->length && !err; at += n) {
+		n = min_u64(x->length - at, most);
+		err = clone_piece(
+			w, &(struct stretch){x->image, x->from + at, x->to + at, n});
+	}
+	return err;
 }
 
 int worker_write_clones(struct worker *w)

@@ -2,7 +2,8 @@
 /*
  * Merge a chain: stream (the new base is in the chain) and safe rebase (the new base is
  * any image), with one engine. run -> commit -> header switch; stopped at any point the
- * image is as good as before and the next run goes on from there.
+ * image is as good as before and the next run goes on from there. Whether the image is at
+ * rest or a holder serves it to a guest is found out here (job/held.h).
  *
  *	struct merge_options o = { .image = "D.qcow2", .base = "A.qcow2" };
  *	struct merge_result r;
@@ -43,6 +44,12 @@ struct merge_options {
 	 * copied, return -EINTR. NULL: none.
 	 */
 	const volatile sig_atomic_t *stop;
+	/*
+	 * A live merge: called in any thread when the image's holder died. From then on
+	 * nothing may be written to the image, so an entry point ends the process in it, at
+	 * once. NULL: an image in use is refused.
+	 */
+	void (*died)(void);
 };
 
 /* Grows only, all in bytes of guest data unless said otherwise. */

@@ -41,6 +41,11 @@ struct plan {
 	const unsigned *pass; /* tables of the active image that this pass is about */
 	unsigned n_pass;
 	bool rebase;
+	/*
+	 * A holder writes the active image's tables meanwhile: what they say is a hint, and
+	 * one that makes no sense is read again. May be set between plan_init and plan_next.
+	 */
+	bool moving;
 	/* per depth of the old chain: what fits becomes CLONE items */
 	const bool *clonable;
 	uint64_t reflink_unit; /* bytes */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -19,6 +20,8 @@
 #include "image/rehead.h"
 
 #define OPEN_TRIES 5
+/* Of a held image: its header may be read while it is being written. */
+#define HELD_TRIES 20
 
 static struct image *active(const struct setup *s)
 {
@@ -38,12 +41,24 @@ static void warn(struct merge_result *r, const char *path, const char *why)
 		r->warning = NULL;
 }
 
+/* A page of this inode said that it is held: is it this inode that the path leads to? */
+static int lock_held(const struct setup *s, struct image *img)
+{
+	if (img->dev != s->held->dev || img->ino != s->held->ino)
+		return fail_in(fail(EAGAIN, "another file has been put in its place; try "
+					    "again"),
+			       img->path);
+	return s->options->dry_run ? 0 : lock_take_untested(img->fd, LOCK_WRITER);
+}
+
 static int lock_one(const struct setup *s, struct image *img, enum lock_role role)
 {
 	const struct merge_options *o = s->options;
 	bool held = true;
 	int err = 0;
 
+	if (role == LOCK_WRITER && s->held->by_holder)
+		return lock_held(s, img);
 	/* A dry run locks nothing, so that it is in nobody's way; it only looks. */
 	if (o->dry_run && role == LOCK_WRITER)
 		err = lock_is_held(img->fd, &held);
@@ -52,6 +67,17 @@ static int lock_one(const struct setup *s, struct image *img, enum lock_role rol
 	if (!o->dry_run)
 		err = lock_take(img->fd, role, o->wait_lock_ms, o->stop);
 	return err ? fail_in(err, img->path) : 0;
+}
+
+/* Its length changes while a guest writes; is what was read as the header whole? */
+static void agrees(const struct image *img, bool *same)
+{
+	struct image *again;
+	int err = image_open(&again, img->path, img->format, IMAGE_NO_DATA, 1);
+
+	*same = !err && image_same_file(img, again) &&
+		memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
+	image_close(err ? NULL : again);
 }
 
 static int lock_chain(const struct setup *s, const struct chain *c, bool below,
@@ -63,7 +89,9 @@ static int lock_chain(const struct setup *s, const struct chain *c, bool below,
 		struct image *img = c->links[i].image;
 
 		err = lock_one(s, img, i || below ? LOCK_LAYER : LOCK_WRITER);
-		if (!err && !s->options->dry_run)
+		if (!err && s->held->by_holder && !i && !below)
+			agrees(img, same);
+		else if (!err && !s->options->dry_run)
 			err = image_is_unchanged(img, same);
 	}
 	return err;
@@ -129,20 +157,47 @@ static int open_chains(struct setup *s)
 	return err ? err : open_new_chain(s);
 }
 
+/* An image being written makes no sense at times; only one that stays so is damaged. */
+static bool may_be_torn(const struct setup *s, int err, int tries)
+{
+	return s->held->by_holder && tries < HELD_TRIES / 4 &&
+	       (err == -EUCLEAN || err == -ENOENT || err == -ENOTSUP);
+}
+
+static void wait_a_little(const struct setup *s)
+{
+	const struct timespec pause = {.tv_nsec = 10000000};
+
+	if (s->held->by_holder)
+		nanosleep(&pause, NULL);
+}
+
+static int lock_chains(struct setup *s, bool *same)
+{
+	int err = lock_chain(s, s->chain, false, same);
+
+	if (!err && s->new_chain)
+		err = lock_chain(s, s->new_chain, true, same);
+	return err;
+}
+
 /* Open and lock until nobody has changed anything in between. */
 static int open_and_lock(struct setup *s)
 {
-	for (int i = 0; i < OPEN_TRIES; i++) {
+	int most = s->held->by_holder ? HELD_TRIES : OPEN_TRIES;
+
+	for (int i = 0; i < most; i++) {
 		bool same = true;
 		int err = open_chains(s);
 
-		if (!err)
-			err = lock_chain(s, s->chain, false, &same);
-		if (!err && s->new_chain)
-			err = lock_chain(s, s->new_chain, true, &same);
-		if (err || same)
+		if (err && may_be_torn(s, err, i))
+			same = false;
+		else if (!err)
+			err = lock_chains(s, &same);
+		if (same)
 			return err;
 		close_chains(s);
+		wait_a_little(s);
 	}
 	return fail_in(fail(EAGAIN, "somebody keeps changing the image; try again later"),
 		       s->options->image);
@@ -283,6 +338,9 @@ static int probe_reflink(struct setup *s)
 	s->clonable = calloc(s->chain->count, sizeof(*s->clonable));
 	if (!s->clonable)
 		return fail(ENOMEM, "out of memory");
+	/* Where the holder copies, nothing is shared by us. */
+	if (s->held->by_holder && active(s)->data_path)
+		return 0;
 	for (size_t i = 1; i < s->chain->count; i++) {
 		const struct image *img = s->chain->links[i].image;
 		const struct image *before = s->chain->links[i - 1].image;
@@ -316,11 +374,33 @@ static bool is_rebased(const struct setup *s)
 	       strcmp(h->backing_format, s->format) == 0;
 }
 
-int setup_open(struct setup *s, const struct merge_options *o, struct merge_result *r)
+/* What a crash left is mended even where there is nothing else to do. */
+static int mend(struct setup *s)
+{
+	const struct qcow2_header *h = &active(s)->header;
+	const struct merge_options *o = s->options;
+	int err = 0;
+
+	if (!o->dry_run && !s->held->by_holder)
+		err = image_make_writable(active(s));
+	if (o->dry_run && !s->result->nothing_to_do) {
+		if (s->held->by_holder)
+			warn(s->result, o->image,
+			     "a guest writes to it meanwhile, so the figures are about "
+			     "right");
+		else if (h->has_mark || h->incompatible & QCOW2_DIRTY)
+			warn(s->result, o->image,
+			     "the image will be repaired first; its new size can differ");
+	}
+	return err ? fail_in(err, o->image) : 0;
+}
+
+int setup_open(struct setup *s, const struct merge_options *o, const struct held *held,
+	       struct merge_result *r)
 {
 	int err;
 
-	*s = (struct setup){.options = o, .result = r};
+	*s = (struct setup){.options = o, .held = held, .result = r};
 	err = open_and_lock(s);
 	if (!err)
 		err = find_base(s);
@@ -335,18 +415,9 @@ int setup_open(struct setup *s, const struct merge_options *o, struct merge_resu
 				    "has a raw external data file and cannot have a "
 				    "backing file"),
 			       o->image);
-	/* What a crash left is mended even where there is nothing else to do. */
-	if (!o->dry_run) {
-		err = image_make_writable(active(s));
-		if (err)
-			return fail_in(err, o->image);
-	}
-	if (r->nothing_to_do)
-		return 0;
-	if (o->dry_run &&
-	    (active(s)->header.has_mark || active(s)->header.incompatible & QCOW2_DIRTY))
-		warn(r, o->image,
-		     "the image will be repaired first; its new size can differ");
+	err = mend(s);
+	if (err || r->nothing_to_do)
+		return err;
 	err = check_header(s);
 	return err ? err : probe_reflink(s);
 }

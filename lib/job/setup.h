@@ -7,6 +7,7 @@
 #define JOB_SETUP_H
 
 #include "chain/chain.h"
+#include "job/held.h"
 #include "job/limit.h"
 #include "job/merge.h"
 #include "qcow2/rewrite.h"
@@ -14,6 +15,7 @@
 struct setup {
 	const struct merge_options *options;
 	struct merge_result *result;
+	const struct held *held; /* by_holder: a guest writes meanwhile */
 	struct chain *chain; /* links[0] is the image */
 	struct chain *new_chain; /* REBASE: below the image; NULL for a stream */
 	struct chain no_chain; /* REBASE to none: new_chain points here */
@@ -24,8 +26,12 @@ struct setup {
 	char *string, *format; /* of the new backing file; NULL: none */
 };
 
-/* result->nothing_to_do may be set (returns 0 then as well). Release in every case. */
-int setup_open(struct setup *s, const struct merge_options *o, struct merge_result *r);
+/*
+ * result->nothing_to_do may be set (returns 0 then as well). Release in every case. held:
+ * what held_find found; of a held image nothing is repaired and nothing is written.
+ */
+int setup_open(struct setup *s, const struct merge_options *o, const struct held *held,
+	       struct merge_result *r);
 void setup_release(struct setup *s);
 
 /* The image that the new backing file is, NULL for none. */

@@ -31,6 +31,11 @@ struct target_ops {
 	 */
 	int (*lease_blob)(struct target *t, struct batch *b, uint64_t guest,
 			  uint32_t stored, uint64_t *host);
+	/*
+	 * These guest clusters are left out, because data showed that the new chain reads
+	 * the same: zeros that were found, what was compared.
+	 */
+	int (*same)(struct target *t, uint64_t guest, uint64_t clusters);
 	/* What links without a lease (zero clusters) need beside them. */
 	int (*prepare)(struct target *t, struct batch *b, uint64_t guest,
 		       uint64_t clusters);
@@ -39,9 +44,13 @@ struct target_ops {
 	 * long at least.
 	 */
 	void (*reach)(struct target *t, uint64_t end);
-	/* Make a batch durable, then visible, and reset it. One thread at a time. */
+	/*
+	 * Make a batch durable, then visible, and reset it. One thread at a time. While
+	 * held, links that have to wait for a guest's write stay with the target.
+	 */
 	int (*commit)(struct target *t, struct batch *b);
-	/* After the last commit: no more leases; the file gets its length. */
+	/* After the last commit: no more leases; the file gets its length. While held:
+	 * waits until no link has to wait any more. */
 	int (*close)(struct target *t);
 	/* Point the image at its new base (change->set_backing) or just end cleanly. */
 	int (*finish)(struct target *t, const struct qcow2_change *change);
@@ -52,6 +61,12 @@ struct target {
 	struct image *image; /* leased clusters are written to image->data_fd */
 	bool dry; /* leases and tables are counted, nothing is written */
 	bool has_zeroes; /* v3: a word can say "reads zero" */
+	/*
+	 * A guest writes to the image meanwhile, through its holder. What can go only
+	 * where the guest may write, too, is not copied by us: a LINK_FILL (of any
+	 * number of clusters, without a host cluster) asks the holder to do it.
+	 */
+	bool held;
 };
 
 #endif

@@ -49,7 +49,8 @@ static int link_lease(struct worker *w, struct link link, uint64_t from)
 	uint64_t cluster = 1ull << w->bits, n = link.clusters;
 	int err = 0;
 
-	if (from == NO_DATA || !(img->header.incompatible & QCOW2_EXTENDED_L2))
+	if (from == NO_DATA || w->engine->target->held ||
+	    !(img->header.incompatible & QCOW2_EXTENDED_L2))
 		return worker_add_link(w, &link, from);
 	for (link.clusters = 1; n && !err; n--) {
 		link.zero = zero_subclusters(w, from);
@@ -63,17 +64,50 @@ static int link_lease(struct worker *w, struct link link, uint64_t from)
 	return err;
 }
 
+/* The holder is to copy these: they lie where the guest may write, too. */
+static int ask_to_fill(struct worker *w, uint64_t guest, uint64_t n)
+{
+	uint64_t bytes = min_u64(n << w->bits, w->engine->plan->end - guest);
+	const struct link link = {
+		.kind = LINK_FILL, .guest = guest, .clusters = (uint32_t)n};
+
+	w->done.copied += bytes;
+	w->done.written += bytes;
+	return worker_add_link(w, &link, NO_DATA);
+}
+
+/* An external data file maps one to one, so there is nothing that is ours alone. */
+static bool shares_clusters(const struct target *t)
+{
+	return t->held && t->image->data_fd != t->image->fd;
+}
+
+bool worker_lease_again(struct worker *w, int err)
+{
+	struct engine *e = w->engine;
+
+	if (!e->target->held || (err != -ENOSPC && err != -EDQUOT) ||
+	    (e->on_error != ON_ERROR_STOP && e->on_error != ON_ERROR_ENOSPC))
+		return false;
+	fail_in(err, e->target->image->path);
+	return engine_fault(e, "write", err);
+}
+
 /* Lease for a run of data clusters, and link each piece of the lease. */
 int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n,
 		     uint64_t from)
 {
 	struct target *t = w->engine->target;
 
+	if (shares_clusters(t))
+		return ask_to_fill(w, guest, n);
 	while (n) {
 		struct link link = {.kind = LINK_DATA, .guest = guest};
 		uint64_t got;
 		int err = t->ops->lease(t, &s->batch, guest, n, &link.host, &got);
 
+		if (err && worker_lease_again(w, err))
+			continue;
 		link.clusters = (uint32_t)got;
 		if (!err)
 			err = link_lease(w, link, from);
@@ -110,6 +144,14 @@ int worker_zero_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n
 	return 0;
 }
 
+int worker_leave_out(struct worker *w, uint64_t guest, uint64_t n, uint64_t bytes)
+{
+	struct target *t = w->engine->target;
+
+	w->done.left_out += bytes;
+	return t->ops->same(t, guest, n);
+}
+
 /*
  * Leases and links for one run, of which the first cluster has index `first` in the item.
  */
@@ -131,7 +173,8 @@ static int lease_verdicts(struct worker *w, struct slot *s, const struct run *r,
 		else if (verdicts[i] == VERDICT_ZERO)
 			err = worker_zero_run(w, s, r->start + at, n);
 		else
-			w->done.left_out += min_u64(n << w->bits, r->length - at);
+			err = worker_leave_out(w, r->start + at, n,
+					       min_u64(n << w->bits, r->length - at));
 	}
 	return err;
 }
@@ -227,6 +270,18 @@ static size_t together(const struct worker *w, size_t i, uint64_t *length)
 	return n;
 }
 
+int worker_write(struct worker *w, const uint8_t *buf, uint64_t length, uint64_t offset)
+{
+	int fd = w->engine->target->image->data_fd, err;
+
+	if (w->engine->target->held)
+		return pace_write(&w->pace, fd, buf, length, offset);
+	err = write_at(fd, buf, length, offset);
+	if (!err)
+		write_behind(fd, offset, length);
+	return err;
+}
+
 static int write_links(struct worker *w)
 {
 	struct image *img = w->engine->target->image;
@@ -246,9 +301,7 @@ static int write_links(struct worker *w)
 		w->done.written += length;
 		if (w->engine->target->dry)
 			continue;
-		err = write_at(img->data_fd, w->buf + from, length, w->links[i].host);
-		if (!err)
-			write_behind(img->data_fd, w->links[i].host, length);
+		err = worker_write(w, w->buf + from, length, w->links[i].host);
 	}
 	return err;
 }
@@ -269,6 +322,30 @@ static int lease_copy(struct worker *w, struct slot *s)
 	return err;
 }
 
+/* Items of which the holder copies all: nothing is read here. */
+static int prepare_filled(struct worker *w)
+{
+	return 0;
+}
+
+static int lease_filled(struct worker *w, struct slot *s)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < w->item.n_runs && !err; i++)
+		err = ask_to_fill(w, w->item.runs[i].start,
+				  div_up(w->item.runs[i].length, 1ull << w->bits));
+	return err;
+}
+
+static int write_filled(struct worker *w)
+{
+	if (w->item.kind == ITEM_FILL)
+		w->done.copied = w->done.written = plan_item_bytes(w->engine->plan,
+								   &w->item);
+	return 0;
+}
+
 static const struct worker_ops ops[] = {
 	[ITEM_COPY] = {prepare_copy, lease_copy, write_links},
 	[ITEM_COMPARE] = {prepare_copy, lease_copy, write_links},
@@ -277,6 +354,18 @@ static const struct worker_ops ops[] = {
 	[ITEM_BLOB] = {worker_prepare_blobs, worker_lease_blobs, worker_write_blobs},
 	[ITEM_FILL] = {worker_prepare_fill, worker_lease_fill, worker_write_fill},
 };
+
+static const struct worker_ops filled = {prepare_filled, lease_filled, write_filled};
+
+static const struct worker_ops *ops_of(const struct worker *w)
+{
+	const struct target *t = w->engine->target;
+	enum item_kind kind = w->item.kind;
+
+	if (t->held && kind == ITEM_FILL)
+		return &filled;
+	return shares_clusters(t) && kind == ITEM_COPY ? &filled : &ops[kind];
+}
 
 int worker_room(uint8_t **buf, size_t *size, size_t need)
 {
@@ -315,7 +404,7 @@ static bool prepare(struct worker *w)
 			err = limit_take(w->engine->limit,
 					 is_copied(&w->item) ? w->item.length : 0);
 		if (!err)
-			err = ops[w->item.kind].prepare(w);
+			err = ops_of(w)->prepare(w);
 		if (!err)
 			return true;
 	} while (engine_fault(w->engine, "read", err));
@@ -327,7 +416,7 @@ static bool write_out(struct worker *w)
 	struct worker_counts before = w->done;
 	int err;
 
-	while ((err = ops[w->item.kind].write(w))) {
+	while ((err = ops_of(w)->write(w))) {
 		w->done = before;
 		fail_in(err, w->engine->target->image->path);
 		if (!engine_fault(w->engine, "write", err))
@@ -370,7 +459,7 @@ static void process(struct worker *w)
 	engine_turn_begin(e, w->item.seq);
 	if (ok) {
 		s = engine_join(e);
-		err = ops[w->item.kind].lease(w, s);
+		err = ops_of(w)->lease(w, s);
 	}
 	engine_turn_end(e);
 	if (!s)

@@ -4,6 +4,7 @@
 #define JOB_WORKER_H
 
 #include "job/engine.h"
+#include "job/pace.h"
 
 /* What becomes of one cluster of the active image. */
 enum verdict {
@@ -40,6 +41,7 @@ struct worker {
 	/* FILL: what was found in the wanted subclusters */
 	uint32_t fill_data, fill_zero;
 	struct worker_counts done;
+	struct pace pace; /* while held */
 };
 
 struct worker_ops {
@@ -51,6 +53,13 @@ struct worker_ops {
 int worker_room(uint8_t **buf, size_t *size, size_t need);
 int worker_add_link(struct worker *w, const struct link *link, uint64_t from);
 int worker_read(struct worker *w);
+/* Into leased clusters, with write-behind. */
+int worker_write(struct worker *w, const uint8_t *buf, uint64_t length, uint64_t offset);
+/*
+ * A lease failed: true to ask again, after the pause that --on-error=stop or enospc asks
+ * for. Only a held image runs out of space here and can be given more.
+ */
+bool worker_lease_again(struct worker *w, int err);
 /*
  * Zero was found at guest (length bytes): *verdict is SAME where the new
  * chain reads zero.
@@ -63,6 +72,8 @@ int worker_judge_zero(struct worker *w, uint64_t guest, uint64_t length,
 int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n,
 		     uint64_t from);
 int worker_zero_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n);
+/* In the turn: n clusters are left out, of which `bytes` lie inside the disk. */
+int worker_leave_out(struct worker *w, uint64_t guest, uint64_t n, uint64_t bytes);
 
 /* job/blob.c */
 int worker_prepare_blobs(struct worker *w);

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/* The page first, then the lock bytes. */
+#include "job/held.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/size.h"
+#include "chain/chain.h"
+#include "image/lock.h"
+#include "page/folder.h"
+#include "page/reader.h"
+
+/* A lock without a page may belong to a holder that is just starting. */
+#define PAGE_MS 2000u
+#define PAUSE_MS 50u
+#define HOLDERS 16
+
+enum seen {
+	SEEN_NONE, /* no page, or nobody lives behind it */
+	SEEN_MERGE, /* a merge at rest, which has the image */
+	SEEN_HOLDER,
+};
+
+/* The base to show on the page, before the chain is opened for good. */
+static char *base_path(const struct merge_options *o)
+{
+	struct chain *c = NULL;
+	char *path = NULL;
+
+	if (o->base)
+		path = realpath(o->base, NULL);
+	else if (o->depth > 1 && chain_open(&c, o->image, NULL, 0) == 0 &&
+		 c->count > o->depth - 1)
+		path = realpath(c->links[c->count - (o->depth - 1)].path, NULL);
+	chain_close(c);
+	fail_clear();
+	return path;
+}
+
+static int connect_to(const struct merge_options *o, struct held *h)
+{
+	CLEANUP_FREE char *image = realpath(o->image, NULL), *base = base_path(o);
+	const struct page_job job = {
+		.type = o->type == MERGE_STREAM ? "stream" : "rebase",
+		.image = image ? image : o->image,
+		.base = base ? base : "",
+		.speed = o->rate,
+	};
+
+	return mailbox_connect(&h->mailbox, h->dev, h->ino, &job);
+}
+
+static int refuse_unsafe(const struct page_view *v)
+{
+	return fail(
+		EAGAIN,
+		"held by pid %d (%s) for a guest, who would see other content from one "
+		"moment to the next; stop it first, or rebase without -u",
+		(int)v->owner_pid, v->owner_program);
+}
+
+static int look_at_page(const struct merge_options *o, struct held *h, enum seen *seen)
+{
+	struct page_view v;
+	int err = page_find(h->dev, h->ino, &v);
+
+	*seen = SEEN_NONE;
+	fail_clear();
+	if (err || !v.owner_alive)
+		return err == -ENOMEM ? err : 0;
+	*seen = SEEN_MERGE;
+	if (v.owner_kind != PAGE_HOLDER)
+		return 0;
+	err = o->type == MERGE_REBASE_UNSAFE ? refuse_unsafe(&v)
+	      : o->dry_run		     ? 0
+					     : connect_to(o, h);
+	if (err == -ENXIO) { /* gone meanwhile, or it speaks another language */
+		*seen = SEEN_NONE;
+		fail_clear();
+		return 0;
+	}
+	h->by_holder = !err;
+	*seen = SEEN_HOLDER;
+	return err;
+}
+
+/* A dry run of what writes a header alone takes no lock, and looks at none. */
+static int look_at_locks(const struct merge_options *o, int fd, bool *conflict)
+{
+	*conflict = false;
+	if (!o->dry_run)
+		return lock_conflicts(fd, LOCK_WRITER, conflict);
+	return o->type == MERGE_REBASE_UNSAFE ? 0 : lock_is_held(fd, conflict);
+}
+
+static const char *user_name(uid_t uid, char *out, size_t size)
+{
+	struct passwd *found, entry;
+	char text[1024];
+
+	if (getpwuid_r(uid, &entry, text, sizeof(text), &found) == 0 && found)
+		snprintf(out, size, "%s", found->pw_name);
+	else
+		snprintf(out, size, "%u", (unsigned)uid);
+	return out;
+}
+
+static int in_use(const struct held *h, enum seen seen)
+{
+	struct lock_holder who[HOLDERS];
+	int n = lock_holders(h->dev, h->ino, who, HOLDERS), pick = 0;
+	char folder[PATH_MAX], user[64], page[PATH_MAX + 64] = "";
+
+	if (seen == SEEN_NONE)
+		snprintf(page, sizeof(page),
+			 ", and no page of a holder that could merge it is in %s",
+			 page_folder_path(folder));
+	for (int i = n - 1; i >= 0; i--)
+		if (who[i].writer)
+			pick = i;
+	if (!n)
+		return fail(
+			EAGAIN,
+			"in use by another process, which /proc does not show to this "
+			"user%s; stop it or try again later",
+			page);
+	return fail(EAGAIN,
+		    "in use by pid %d (%s) of user %s%s; stop it or try again later",
+		    (int)who[pick].pid, who[pick].program,
+		    user_name(who[pick].uid, user, sizeof(user)), page);
+}
+
+/* One look at an image that is open as fd: *done, or look again within *within ms. */
+static int look(const struct merge_options *o, int fd, struct held *h, enum seen *seen,
+		uint64_t *within, bool *done)
+{
+	bool conflict = true;
+	int err = look_at_page(o, h, seen);
+
+	*within = *seen == SEEN_NONE ? max_u64(PAGE_MS, o->wait_lock_ms)
+				     : o->wait_lock_ms;
+	*done = h->by_holder || (err && err != -EAGAIN);
+	if (err || *done)
+		return err;
+	err = look_at_locks(o, fd, &conflict);
+	*done = err || !conflict;
+	return err;
+}
+
+int held_find(const struct merge_options *o, struct held *h)
+{
+	const struct timespec pause = {.tv_nsec = PAUSE_MS * 1000000};
+	uint64_t begin = clock_ms(), within;
+	CLEANUP_CLOSE int fd = open(o->image,
+				    O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+
+	*h = (struct held){0};
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return 0;
+	h->dev = st.st_dev;
+	h->ino = st.st_ino;
+	for (;;) {
+		enum seen seen;
+		bool done;
+		int err = look(o, fd, h, &seen, &within, &done);
+
+		if (!done && clock_ms() - begin >= within) {
+			done = true;
+			err = err ? err : in_use(h, seen);
+		}
+		if (done)
+			return err ? fail_in(err, o->image) : 0;
+		if (o->stop && *o->stop)
+			return fail(EINTR, "stopped while waiting for an image in use");
+		nanosleep(&pause, NULL);
+	}
+}
+
+void held_release(struct held *h)
+{
+	if (h->mailbox)
+		mailbox_close(h->mailbox);
+	h->mailbox = NULL;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* A merge through the holder: HELLO, rounds of leases and links, FINISH. */
+#include "job/run.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "image/cache.h"
+
+/*
+ * The tables that the plan is made from are read while the holder writes them, so a guest
+ * cluster may be passed over by mistake. FINISH finds it, and another round merges it.
+ */
+#define ROUNDS 4u
+
+static void watch_progress(void *opaque)
+{
+	progress_watch(opaque);
+}
+
+static int begin(struct merge *m, char **base_path)
+{
+	const struct image *base = setup_new_base(&m->setup);
+	struct target_held *t = &m->live;
+	int err = target_held_init(t, merge_active(m));
+
+	m->target = &t->target;
+	t->mailbox = m->held.mailbox;
+	t->limit = &m->limit;
+	t->died = m->options->died;
+	t->base = base;
+	t->watch = watch_progress;
+	t->opaque = &m->progress;
+	if (!err && m->setup.new_chain && base) {
+		t->base_path = *base_path = realpath(base->path, NULL);
+		if (!*base_path)
+			err = fail_errno(errno, "%s", base->path);
+	}
+	if (!err && !t->died)
+		err = fail_in(fail(EAGAIN, "in use by a running guest"),
+			      m->options->image);
+	if (!err)
+		err = mailbox_fence(m->held.mailbox, m->options->died);
+	if (!err)
+		err = target_held_hello(t,
+					m->setup.new_chain ? MAIL_REBASE : MAIL_STREAM);
+	return err;
+}
+
+static void look_afresh(struct merge *m)
+{
+	struct image *img = merge_active(m);
+	struct stat st;
+
+	if (fstat(img->fd, &st) == 0)
+		img->file_size = (uint64_t)st.st_size;
+	cache_drop(img->cache);
+}
+
+static int rounds(struct merge *m)
+{
+	for (;;) {
+		int err;
+
+		m->live.unfinished = false;
+		err = merge_passes(m, false);
+		if (!err)
+			err = merge_switch_over(m);
+		if (!m->live.unfinished || ++m->round == ROUNDS)
+			return err;
+		fail_clear();
+		look_afresh(m);
+	}
+}
+
+int merge_live(struct merge *m)
+{
+	CLEANUP_FREE char *base_path = NULL;
+	int err = begin(m, &base_path);
+
+	if (!err)
+		err = merge_survey(m);
+	m->live.left = m->clusters;
+	m->result->space_needed = m->grows;
+	if (!err)
+		err = merge_note_swallowed(m);
+	if (!err) {
+		progress_state(&m->progress, MERGE_RUNNING);
+		err = rounds(m);
+	}
+	if (err) {
+		progress_state(&m->progress, MERGE_ABORTING);
+		target_held_abandon(&m->live);
+	}
+	target_held_release(&m->live);
+	return err;
+}

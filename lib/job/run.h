@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A merge while it runs: what all of its parts share. merge.c begins and ends it and has
+ * what is done to an image at rest, live.c what is done through a holder, run.c the passes
+ * over the plan for both, predict.c what is known before.
+ */
+#ifndef JOB_RUN_H
+#define JOB_RUN_H
+
+#include "job/engine.h"
+#include "job/held.h"
+#include "job/progress.h"
+#include "job/setup.h"
+#include "job/target-held.h"
+#include "job/target-local.h"
+
+struct merge {
+	const struct merge_options *options;
+	struct merge_result *result;
+	struct held held;
+	struct setup setup;
+	struct limit limit;
+	struct target *target; /* one of the next two */
+	struct target_local local;
+	struct target_held live;
+	struct progress progress;
+	struct merge_counts counts; /* of the passes that are done */
+	uint64_t total; /* guest bytes to look at, all passes */
+	uint64_t clusters; /* that may be needed for them */
+	uint64_t grows; /* bytes that the file grows by at most, by metadata */
+	unsigned round; /* live: how often all passes were made before */
+	uint64_t stop_ms; /* live: when a reason to stop was first seen; 0: none */
+};
+
+static inline struct image *merge_active(const struct merge *m)
+{
+	return m->setup.chain->links[0].image;
+}
+
+/* What the plan says by metadata: total, clusters, grows. */
+int merge_survey(struct merge *m);
+
+/* Carry the plan out, all passes of it. Adds to m->counts. */
+int merge_passes(struct merge *m, bool dry);
+
+/* Carry it out without writing: the figures of the result. Uses m->local for it. */
+int merge_predict(struct merge *m);
+/* Refuse before the first write what cannot fit; quickly when it certainly fits. */
+int merge_check_space(struct merge *m);
+
+/* Absolute paths of the images that leave the chain, into the result. */
+int merge_note_swallowed(struct merge *m);
+/* The switch: everything durable before it, one sector, read back. */
+int merge_switch_over(struct merge *m);
+
+/* Through the holder, from HELLO to FINISH. */
+int merge_live(struct merge *m);
+
+#endif

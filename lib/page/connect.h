@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A requester's connection, for the two files that implement its part of page/mailbox.h. */
+/* A requester's connection, for the two files that make its part of page/mailbox.h. */
 #ifndef PAGE_CONNECT_H
 #define PAGE_CONNECT_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The page of a holder: published, looked after, moved to another image. What happens when
- * it is deleted while a requester is connected through it: page/layout.h.
+ * The page of a holder: published, looked after, moved to another image. What happens
+ * when it is deleted while a requester is connected through it: page/layout.h.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -117,7 +117,7 @@ static void mirror_control(struct page *p)
 	}
 }
 
-/* A requester that is served through a deleted page, and others that look at the fresh. */
+/* A requester that is served through a deleted page, and those who look at the fresh. */
 void page_mirror(struct page *p)
 {
 	if (p->shown.fd < 0)
@@ -141,7 +141,8 @@ void page_mirror(struct page *p)
 
 /*
  * Our name is gone. With byte 1 of the old page in our hands nobody is there and nobody
- * can come (who takes it later sees that the name is gone); without, there is a requester.
+ * can come (who takes it later sees that the name is gone); without, there is a
+ * requester.
  */
 static int renew(struct page *p)
 {

@@ -6,8 +6,8 @@
 #include "page/page.h"
 
 /*
- * Carry over what requesters on a deleted page, and those who ask on the fresh one, have to
- * say to each other; move to the fresh one when the requester has gone.
+ * Carry over what requesters on a deleted page, and those who ask on the fresh one, have
+ * to say to each other; move to the fresh one when the requester has gone.
  */
 void page_mirror(struct page *p);
 

@@ -36,10 +36,10 @@
  *	then an error here and no SIGBUS later; it is never made shorter), fills it, takes
  *	its locks, and only then gives it its name with linkat. So whoever can see a page
  *	sees a complete one with its locks held. A name that is taken belongs to a living
- *	owner (byte 0 held), or to a dead one: then the newcomer takes byte 1 (waiting for a
- *	worker that is about to notice that its holder died) and byte 0, looks again that
- *	the path still names that inode, and unlinks it. A page is never reused: who has a
- *	dead one open keeps a dead one.
+ *	owner (byte 0 held), or to a dead one: then the newcomer takes byte 1 (waiting for
+ *	a worker that is about to notice that its holder died) and byte 0, looks again
+ *	that the path still names that inode, and unlinks it. A page is never reused: who
+ *	has a dead one open keeps a dead one.
  *
  *	An owner that ends unlinks the name and closes. One that was killed leaves the
  *	file, state and all, with the locks gone: readers show it as dead until the next
@@ -82,9 +82,9 @@
  *	Readers and requesters use pread and pwrite, no mapping: the file may belong to
  *	another user, who could shorten it under root's eyes; that must be a short read
  *	and not a SIGBUS. The worker of a holder does map it, since it waits on futexes: a
- *	SIGBUS there ends a process that the same user can end anyway by ending the holder,
- *	and a merge may be killed at any time. All stored numbers are aligned, and nothing
- *	above needs a store of more than one number to be atomic.
+ *	SIGBUS there ends a process that the same user can end anyway by ending the
+ *	holder, and a merge may be killed at any time. All stored numbers are aligned, and
+ *	nothing above needs a store of more than one number to be atomic.
  *
  * What a crash leaves: nothing here is needed to go on with a merge; the image alone
  * says how far it is.

@@ -4,15 +4,16 @@
  * other: the structs that lie in the mailbox area of the shared page (page/layout.h),
  * native byte order, layout pinned below. How they travel: page/mailbox.h.
  *
- * One request is under way at a time. Both numbers are futex words, and both are odd while
- * what belongs to them is being written: the requester makes request_number odd, fills
- * `request`, and stores the next even number (release). The holder loads an even number
- * that it has not had (acquire), copies the request out, looks that the number is still the
- * same (else the copy may be a mixture: it is forgotten), checks the copy as something that
- * nobody vouches for, and acts. Then it makes answer_number odd, fills `answer` and stores
- * the number of the request there (release). The requester copies that out in the same way.
- * Every wait ends after a while and looks whether the other side still lives (byte 0,
- * byte 1). Without a requester (byte 1 free) the holder takes nothing in.
+ * One request is under way at a time. Both numbers are futex words, and both are odd
+ * while what belongs to them is being written: the requester makes request_number odd,
+ * fills `request`, and stores the next even number (release). The holder loads an even
+ * number that it has not had (acquire), copies the request out, looks that the number is
+ * still the same (else the copy may be a mixture: it is forgotten), checks the copy as
+ * something that nobody vouches for, and acts. Then it makes answer_number odd, fills
+ * `answer` and stores the number of the request there (release). The requester copies
+ * that out in the same way. Every wait ends after a while and looks whether the other
+ * side still lives (byte 0, byte 1). Without a requester (byte 1 free) the holder takes
+ * nothing in.
  *
  * A request and its answer carry (session, sequence): session is a random number that the
  * requester drew when it came, sequence counts its requests. An answer with another pair
@@ -23,9 +24,9 @@
  * overwritten by somebody who has no business there. So a requester begins with a number
  * that is neither the last request's nor the last answer's, and when it has had no answer
  * for a second it sends the same request again, same pair, next number. The holder keeps
- * the answer that it gave last and gives it again to the same pair, without acting again. So
- * every request is acted on once at most, and is answered as long as both live and nobody
- * scribbles for ever.
+ * the answer that it gave last and gives it again to the same pair, without acting again.
+ * So every request is acted on once at most, and is answered as long as both live and
+ * nobody scribbles for ever.
  *
  * All offsets and lengths are bytes; guest offsets and host offsets of clusters are
  * multiples of the active image's cluster size.
@@ -64,7 +65,7 @@ enum mail_op {
 	 * rest again).
 	 */
 	MAIL_LINK,
-	/* The same without leases: the guest clusters of the runs are to read zero (v3). */
+	/* The same without leases: these guest clusters are to read zero (v3). */
 	MAIL_ZERO,
 	/*
 	 * The guest clusters of the runs were found to read the same in the new chain and
@@ -80,9 +81,9 @@ enum mail_op {
 	/* count runs of leased clusters (host, clusters) that are not needed. */
 	MAIL_RELEASE,
 	/*
-	 * finish: all is linked. The holder makes everything durable, checks from metadata
-	 * that nothing is left that the swallowed images would answer, rewrites the header
-	 * and drops the swallowed images. -EAGAIN: something is left.
+	 * finish: all is linked. The holder makes everything durable, checks from
+	 * metadata that nothing is left that the swallowed images would answer, rewrites
+	 * the header and drops the swallowed images. -EAGAIN: something is left.
 	 */
 	MAIL_FINISH,
 	/* overlay: make the file at this path the active image (chain-snapshot). */

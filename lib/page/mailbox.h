@@ -38,21 +38,22 @@
 
 /*
  * Publish the page of a holder: kind PAGE_HOLDER, byte 0 locked on a fresh descriptor,
- * byte 1 free, mailbox_version MAIL_VERSION. Errors as page_publish.
+ * byte 1 free, mailbox_version MAIL_VERSION. Errors as page_publish: serve on without,
+ * and try again now and then.
  */
 int page_hold(struct page **out, dev_t dev, ino_t ino);
 
 /*
  * Look whether the page is still there under its name, and publish a fresh one if not. A
- * requester that is connected through the old one notices nothing and is served there until
- * it lets go of byte 1. Meanwhile byte 1 of the fresh one is ours, so no second one gets
- * in, and worker, progress and control are carried over (also by mailbox_receive).
+ * requester that is connected through the old one notices nothing and is served there
+ * until it lets go of byte 1. Meanwhile byte 1 of the fresh one is ours, so no second one
+ * gets in, and worker, progress and control are carried over (also by mailbox_receive).
  */
 void page_tend(struct page *p);
 
 /*
- * Take the name of another inode (SWITCH), whoever is connected. -EAGAIN: that has a living
- * owner. On an error it keeps its name.
+ * Take the name of another inode (SWITCH), whoever is connected. -EAGAIN: that has a
+ * living owner. On an error it keeps its name.
  */
 int page_move(struct page *p, dev_t dev, ino_t ino);
 
@@ -69,27 +70,26 @@ void page_connections(struct page *p, unsigned count);
  */
 int mailbox_receive(struct page *p, struct mail_request *out, unsigned ms);
 /*
- * Of answer, the fields from error on are looked at, and of marks the first count. session
- * and sequence are those of the request that was received last. Each received request is
- * answered once, before the next mailbox_receive.
+ * Of answer, the fields from error on are looked at, and of marks the first count.
+ * session and sequence are those of the request that was received last. Each received
+ * request is answered once, before the next mailbox_receive.
  */
 void mailbox_answer(struct page *p, const struct mail_answer *answer);
 
 /* Requester --------------------------------------------------------------------- */
 
 /*
- * The page may belong to another user (then we are root, or the like). It is mapped all the
- * same: see "Readers" in page/layout.h.
+ * The page may belong to another user (then we are root, or the like). It is mapped all
+ * the same: see "Readers" in page/layout.h.
  */
 struct mailbox;
 
 /*
- * Find the page of the holder of this inode, take byte 1, draw a session number. job: what
- * to show in the worker area; NULL for a requester without progress (a snapshot), which
- * is not listed as a merge and cannot be asked for anything.
- * -ENXIO: no page with a living holder that has a mailbox (nothing is wrong then: the image
- * is at rest, or held by somebody else). -EAGAIN: another requester is there; the sentence
- * says which.
+ * Find the page of the holder of this inode, take byte 1, draw a session number. job:
+ * what to show in the worker area; NULL for a requester without progress (a snapshot),
+ * which is not listed as a merge and cannot be asked for anything. -ENXIO: no page with a
+ * living holder that has a mailbox (nothing is wrong then: the image is at rest, or held
+ * by somebody else). -EAGAIN: another requester is there; the sentence says which.
  */
 int mailbox_connect(struct mailbox **out, dev_t dev, ino_t ino,
 		    const struct page_job *job);
@@ -102,9 +102,9 @@ struct page *mailbox_page(struct mailbox *m);
  * then on nothing may be written to the image; an entry point ends the process in it.
  *
  * The thread looks at byte 0 of the page every 20 ms. Waiting for the lock (F_OFD_SETLKW)
- * would tell at once, but only a signal can end such a wait, and the lock, once got, would
- * make the dead holder look alive. Being late is safe: our own lock bytes on the image keep
- * any new writer out until this process has ended.
+ * would tell at once, but only a signal can end such a wait, and the lock, once got,
+ * would make the dead holder look alive. Being late is safe: our own lock bytes on the
+ * image keep any new writer out until this process has ended.
  */
 int mailbox_fence(struct mailbox *m, void (*died)(void));
 
@@ -113,8 +113,8 @@ int mailbox_fence(struct mailbox *m, void (*died)(void));
  * and wait for the answer, however long that takes while the holder lives. 0 or the
  * holder's error, negative, with its sentence. -ENXIO: the holder died. -EINTR: *stop
  * (NULL: none) turned nonzero; then the answer may still be under way, and the only thing
- * left to do is mailbox_close. answer is filled in when the holder answered, with an error
- * too, and of its marks the first count.
+ * left to do is mailbox_close. answer is filled in when the holder answered, with an
+ * error too, and of its marks the first count.
  */
 int mailbox_call(struct mailbox *m, struct mail_request *request,
 		 struct mail_answer *answer, const volatile sig_atomic_t *stop);

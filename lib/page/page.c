@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The worker's side of the page, and the owner's of an offline one; the order of stores is
- * in page/layout.h.
+ * The worker's side of the page, and the owner's of an offline one; the order of stores
+ * is in page/layout.h.
  */
 #include "page/page.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The shared page as others see it: list the merges and the holders of this machine, look
- * at one, and ask its worker for something. Nothing here needs a lock to read (page/layout.h).
+ * at one, and ask its worker for something. Nothing here needs a lock to read
+ * (page/layout.h).
  */
 #ifndef PAGE_READER_H
 #define PAGE_READER_H
@@ -22,8 +23,8 @@ struct page_view {
 	uid_t uid; /* whose page */
 	bool owner_alive, worker_alive; /* by the lock bytes */
 	/*
-	 * It tells of a merge, alive or dead. Not so the page of a holder where nobody is,
-	 * or who does something else (a snapshot: worker_alive).
+	 * It tells of a merge, alive or dead. Not so the page of a holder where nobody
+	 * is, or who does something else (a snapshot: worker_alive).
 	 */
 	bool is_merge;
 	unsigned owner_kind; /* enum page_owner_kind */
@@ -42,10 +43,10 @@ struct page_view {
 };
 
 /*
- * All merges (is_merge) that this user may see: own ones, and with the permission those of
- * all. The array is malloc'd (*out, NULL when empty), sorted by image and start. What is not
- * to be trusted or cannot be read is passed over; only -ENOMEM is an error. Dead pages of
- * ours that nobody replaced for a day are removed on the way.
+ * All merges (is_merge) that this user may see: own ones, and with the permission those
+ * of all. The array is malloc'd (*out, NULL when empty), sorted by image and start. What
+ * is not to be trusted or cannot be read is passed over; only -ENOMEM is an error. Dead
+ * pages of ours that nobody replaced for a day are removed on the way.
  */
 int page_list(struct page_view **out, size_t *count);
 
@@ -53,9 +54,9 @@ int page_list(struct page_view **out, size_t *count);
 int page_list_all(struct page_view **out, size_t *count);
 
 /*
- * The page of this inode. With several (users with a page for one image each) a
- * living one is preferred. Also that of a holder without a merge. -ENXIO, with a sentence that names the folder that
- * was searched: none.
+ * The page of this inode. With several (users with a page for one image each) a living
+ * one is preferred. Also that of a holder without a merge. -ENXIO, with a sentence that
+ * names the folder that was searched: none.
  */
 int page_find(dev_t dev, ino_t ino, struct page_view *out);
 
@@ -65,9 +66,10 @@ enum page_ask { PAGE_PAUSE, PAGE_RESUME, PAGE_CANCEL, PAGE_SET_SPEED };
  * Ask the worker of this inode's page for something, and wait at most wait_ms until it
  * says that it has seen it. speed: for PAGE_SET_SPEED, bytes per second, 0 no limit.
  *
- * 0: a living worker took it. -ENXIO: no page, or no merge on it, or its worker is dead, or
- * died or ended before it took it. -EAGAIN: it lives and has not taken it in time (the request stays,
- * it may yet), or another requester was not heard yet. -EINTR: *stop turned nonzero.
+ * 0: a living worker took it. -ENXIO: no page, or no merge on it, or its worker is dead,
+ * or died or ended before it took it. -EAGAIN: it lives and has not taken it in time (the
+ * request stays, it may yet), or another requester was not heard yet. -EINTR: *stop
+ * turned nonzero.
  */
 int page_ask(dev_t dev, ino_t ino, enum page_ask what, uint64_t speed, uint64_t wait_ms,
 	     const volatile sig_atomic_t *stop);

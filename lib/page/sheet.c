@@ -75,15 +75,15 @@ static int in_use(int fd, unsigned byte)
  * may try again (0). Whoever gets both bytes while the path still names the inode is
  * alone in removing it.
  *
- * Byte 1 first: a worker takes byte 0 to be its holder as long as it has byte 1 itself, so
- * nobody may take byte 0 of another's page, be it for a moment, without byte 1. A worker
- * that outlived its holder is about to end; it keeps writers out of the image until then,
- * and is waited for here.
+ * Byte 1 first: a worker takes byte 0 to be its holder as long as it has byte 1 itself,
+ * so nobody may take byte 0 of another's page, be it for a moment, without byte 1. A
+ * worker that outlived its holder is about to end; it keeps writers out of the image
+ * until then, and is waited for here, wait_ms at most.
  */
-static int remove_dead(int folder, const char *name)
+static int remove_dead(int folder, const char *name, uint64_t wait_ms)
 {
 	CLEANUP_CLOSE int fd = page_file_open(folder, name, geteuid());
-	uint64_t until = clock_ms() + WORKER_MS;
+	uint64_t until = clock_ms() + wait_ms;
 
 	if (fd == -ENOENT)
 		return 0;
@@ -121,7 +121,7 @@ int sheet_show(const struct sheet *s)
 			return 0;
 		if (errno != EEXIST)
 			return fail_errno(errno, "cannot name the shared page");
-		err = remove_dead(s->folder, s->name);
+		err = remove_dead(s->folder, s->name, WORKER_MS);
 		if (err)
 			return err;
 	}
@@ -148,7 +148,7 @@ int sheet_rename(struct sheet *s, dev_t dev, ino_t ino)
 			return fail(ENOENT, "the shared page was deleted");
 		if (errno != EEXIST)
 			return fail_errno(errno, "cannot rename the shared page");
-		err = remove_dead(s->folder, name);
+		err = remove_dead(s->folder, name, 0);
 		if (err)
 			return err;
 	}

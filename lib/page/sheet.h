@@ -28,8 +28,8 @@ struct sheet {
 int sheet_make(struct sheet *s, bool worker);
 
 /*
- * Give the unnamed file its name. -EAGAIN: the name belongs to a living owner, or to a dead
- * one whose worker did not end within 10 s; the sentence says which process.
+ * Give the unnamed file its name. -EAGAIN: the name belongs to a living owner, or to a
+ * dead one whose worker did not end within 10 s; the sentence says which process.
  */
 int sheet_show(const struct sheet *s);
 
@@ -50,8 +50,8 @@ int sheet_renew(struct sheet *s, bool worker);
 int sheet_copy(const struct sheet *s, struct sheet *out, bool worker);
 
 /*
- * Take another name. A page of that name whose owner is dead is removed. On an error it
- * keeps its name; -ENOENT: it had none any more.
+ * Take another name. A page of that name whose owner and worker are dead is removed. On
+ * an error it keeps its name; -ENOENT: it had none any more.
  */
 int sheet_rename(struct sheet *s, dev_t dev, ino_t ino);
 

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+/* Publishing: a word, its refcount and what it unlinks, for one commit. */
+#include "holder/active.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/array.h"
+#include "base/cleanup.h"
+#include "base/endian.h"
+#include "base/fail.h"
+#include "base/size.h"
+#include "holder/region.h"
+#include "image/cache.h"
+#include "image/map.h"
+
+int active_init(struct active *a, struct image *img, struct epoch *epoch,
+		size_t cache_bytes)
+{
+	bool extended = img->header.incompatible & QCOW2_EXTENDED_L2;
+
+	*a = (struct active){
+		.img = img,
+		.epoch = epoch,
+		.bits = img->cluster_bits,
+		.units = extended ? QCOW2_SUBCLUSTERS : 1,
+		.unit_bits = img->cluster_bits - (extended ? 5 : 0),
+		.external = img->data_fd != img->fd,
+	};
+	pthread_mutex_init(&a->publish, NULL);
+	space_init(&a->space, img, epoch);
+	regions_init(a, cache_bytes);
+	a->pending = calloc(1, sizeof(*a->pending));
+	if (!a->pending)
+		return fail(ENOMEM, "out of memory");
+	pending_reset(a->pending);
+	return 0;
+}
+
+static void pending_free(struct pending *p)
+{
+	if (!p)
+		return;
+	free(p->words);
+	free(p->tables);
+	raises_release(&p->raises);
+	raises_release(&p->freed);
+	free(p);
+}
+
+void pending_reset(struct pending *p)
+{
+	p->n_words = p->n_tables = p->raises.count = p->freed.count = 0;
+	p->lowest_freed = UINT64_MAX;
+}
+
+void active_release(struct active *a)
+{
+	pending_free(a->pending);
+	pending_free(a->writing);
+	regions_release(a);
+	space_release(&a->space);
+	pthread_mutex_destroy(&a->publish);
+}
+
+static const struct table_change *find_table(const struct pending *p, uint64_t l1_index)
+{
+	for (size_t i = 0; p && i < p->n_tables; i++)
+		if (p->tables[i].l1_index == l1_index)
+			return &p->tables[i];
+	return NULL;
+}
+
+/* publish held. */
+static int add_table(struct active *a, uint64_t l1_index, uint64_t old)
+{
+	struct pending *p = a->pending;
+	struct table_change t = {.l1_index = l1_index, .old = old};
+	int err = array_room(&p->tables, &p->cap_tables, p->n_tables);
+
+	if (!err)
+		err = space_take_table(&a->space, &t.host);
+	if (!err)
+		err = raises_add(&p->raises, t.host >> a->bits, 1, RAISE_FIRST);
+	if (!err && old)
+		err = raises_add(&p->freed, old >> a->bits, 1, 1);
+	if (err)
+		return err;
+	if (old)
+		p->lowest_freed = min_u64(p->lowest_freed, old >> a->bits);
+	p->tables[p->n_tables++] = t;
+	return 0;
+}
+
+int active_ready(struct active *a, struct region *r)
+{
+	uint64_t index = r->first / qcow2_l2_entries(&a->img->header), l2 = 0;
+	be64 l1 = {0};
+	int err = 0;
+	LOCK_SCOPE(&a->publish);
+
+	if (r->ready)
+		return 0;
+	if (!find_table(a->pending, index) && !find_table(a->writing, index)) {
+		/* another region of the same table may have been first, and committed */
+		err = cache_read(a->img->cache, a->img->tables[0].l1_offset + 8 * index,
+				 &l1, sizeof(l1));
+		if (!err)
+			err = image_l2_offset(a->img, 0, index, &l2);
+		if (!err && !(l2 && be64_get(l1) & QCOW2_COPIED))
+			err = add_table(a, index, l2);
+	}
+	r->ready = !err;
+	return err ? fail_in(err, a->img->path) : 0;
+}
+
+/* What the old word has of its own goes. */
+static int free_old(struct active *a, struct pending *p, struct qcow2_word old,
+		    uint64_t keep)
+{
+	struct qcow2_mapping m;
+	uint64_t first, count = 1;
+	int err = qcow2_word_decode(&a->img->header, old, &m);
+
+	if (err || !m.host || m.host == keep || a->external)
+		return err;
+	first = m.host >> a->bits;
+	if (m.kind == QCOW2_DEFLATED)
+		count = ((m.host + m.stored - 1) >> a->bits) - first + 1;
+	err = raises_add(&p->freed, first, count, 1);
+	if (!err)
+		p->lowest_freed = min_u64(p->lowest_freed, first);
+	return err;
+}
+
+int active_publish(struct active *a, struct region *r, uint64_t cluster,
+		   struct qcow2_word word, bool fresh, const struct raise *raise)
+{
+	struct qcow2_word old = region_word(a, r, cluster);
+	uint64_t host = word.word & QCOW2_OFFSET_MASK;
+	LOCK_SCOPE(&a->publish);
+	struct pending *p = a->pending;
+	int err = array_room(&p->words, &p->cap_words, p->n_words);
+
+	/* an error from here on leaves refcounts too high, at worst */
+	if (!err && fresh && !a->external)
+		err = raises_add(&p->raises, host >> a->bits, 1, RAISE_FIRST);
+	if (!err && raise)
+		err = raises_add(&p->raises, raise->cluster, raise->count, raise->add);
+	if (!err)
+		err = free_old(a, p, old, word.word & QCOW2_COMPRESSED ? 0 : host);
+	if (err)
+		return err;
+	region_pin(a, r);
+	p->words[p->n_words++] = (struct word_change){cluster, word, r};
+	region_set(a, r, cluster, word);
+	return 0;
+}

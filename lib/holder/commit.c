@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: MIT */
+/* From published words to the order of image/commit.h. */
+#include "holder/commit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/size.h"
+#include "holder/region.h"
+#include "image/cache.h"
+#include "image/commit.h"
+#include "image/map.h"
+#include "image/rehead.h"
+
+#define PERIOD_MS 1000u
+
+void commits_init(struct commits *c, struct active *a)
+{
+	pthread_condattr_t attr;
+
+	*c = (struct commits){.active = a};
+	pthread_mutex_init(&c->writing, NULL);
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->changed, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+void commits_release(struct commits *c)
+{
+	free(c->sentence);
+	pthread_mutex_destroy(&c->writing);
+	pthread_mutex_destroy(&c->lock);
+	pthread_cond_destroy(&c->changed);
+}
+
+/* What was published up to now is this commit's. NULL: nothing. */
+static struct pending *take(struct active *a)
+{
+	LOCK_SCOPE(&a->publish);
+	struct pending *fresh;
+
+	if (a->writing) /* for which there was no space last time */
+		return a->writing;
+	if (!a->pending->n_words && !a->pending->n_tables && !a->pending->freed.count)
+		return NULL;
+	fresh = calloc(1, sizeof(*fresh));
+	if (!fresh)
+		return NULL; /* later */
+	pending_reset(fresh);
+	a->writing = a->pending;
+	a->pending = fresh;
+	return a->writing;
+}
+
+/* It is on the disk, and the regions may go. */
+static void let_go(struct active *a, struct pending *p)
+{
+	for (size_t i = 0; i < p->n_words; i++)
+		region_unpin(a, p->words[i].region);
+	pthread_mutex_lock(&a->publish);
+	a->writing = NULL;
+	pthread_mutex_unlock(&a->publish);
+	free(p->words);
+	free(p->tables);
+	raises_release(&p->raises);
+	raises_release(&p->freed);
+	free(p);
+}
+
+/*
+ * Our mark must be durable before anything of ours has a refcount, and reach down to what is
+ * about to be freed: a crash may leave that behind as a leak. Lowered in a few large steps.
+ */
+static int set_mark(struct active *a, const struct pending *p)
+{
+	const struct qcow2_header *h = &a->img->header;
+	uint64_t step = image_cluster_size(a->img);
+	struct qcow2_change change = {.set_mark = true, .mark = a->space.alloc.start};
+	int err;
+
+	if (h->has_mark)
+		change.mark = min_u64(change.mark, h->mark);
+	if (p->lowest_freed != UINT64_MAX && p->lowest_freed << a->bits < change.mark) {
+		while (step * 16 < a->img->file_size)
+			step *= 2;
+		change.mark = round_down(p->lowest_freed << a->bits, step);
+		change.mark = max_u64(change.mark, image_cluster_size(a->img));
+	}
+	if (h->has_mark && change.mark == h->mark)
+		return 0;
+	err = image_rehead(a->img, &change);
+	if (err != -ENOSPC || h->has_mark)
+		return err;
+	fail_clear(); /* no room: after a crash all of the image is swept */
+	return 0;
+}
+
+struct order {
+	uint64_t cluster;
+	size_t index; /* in pending.words: the later one counts */
+};
+
+static int by_cluster(const void *a, const void *b)
+{
+	const struct order *x = a, *y = b;
+
+	if (x->cluster != y->cluster)
+		return x->cluster < y->cluster ? -1 : 1;
+	return (x->index > y->index) - (x->index < y->index);
+}
+
+/* The tables that this commit makes: a copy of the old one first, and their L1 words. */
+static int make_tables(struct active *a, const struct pending *p, struct commit_set *set)
+{
+	uint64_t bytes = image_cluster_size(a->img);
+	uint8_t buf[CACHE_SLICE];
+	int err = 0;
+
+	for (size_t i = 0; i < p->n_tables && !err; i++) {
+		const struct table_change *t = &p->tables[i];
+
+		for (uint64_t at = 0; t->old && at < bytes && !err; at += sizeof(buf)) {
+			size_t n = min_u64(bytes - at, sizeof(buf));
+
+			err = cache_read(a->img->cache, t->old + at, buf, n);
+			if (!err)
+				err = cache_write(a->img->cache, t->host + at, buf, n);
+		}
+		if (!err)
+			err = changes_add(&set->l1_words[1],
+					  a->img->tables[0].l1_offset + 8 * t->l1_index,
+					  (struct qcow2_word){t->host | QCOW2_COPIED, 0});
+	}
+	return err;
+}
+
+/* Where the L2 table of this L1 entry will be after this commit. */
+static int find_table(struct active *a, const struct pending *p, uint64_t l1_index,
+		      uint64_t *host, bool *fresh)
+{
+	int err;
+
+	*fresh = true;
+	for (size_t i = 0; i < p->n_tables; i++)
+		if (p->tables[i].l1_index == l1_index) {
+			*host = p->tables[i].host;
+			return 0;
+		}
+	*fresh = false;
+	err = image_l2_offset(a->img, 0, l1_index, host);
+	if (!err && !*host)
+		err = fail(EINVAL, "no L2 table was made for L1 entry %ju",
+			   (uintmax_t)l1_index);
+	return err;
+}
+
+static int make_words(struct active *a, const struct pending *p, struct commit_set *set)
+{
+	uint64_t entries = qcow2_l2_entries(&a->img->header), host = 0,
+		 index = UINT64_MAX;
+	unsigned bytes = qcow2_word_bytes(&a->img->header);
+	CLEANUP_FREE struct order *order = malloc((p->n_words + 1) * sizeof(*order));
+	bool fresh = false;
+	int err = order ? 0 : fail(ENOMEM, "out of memory");
+
+	for (size_t i = 0; i < p->n_words && !err; i++)
+		order[i] = (struct order){p->words[i].cluster, i};
+	if (!err)
+		qsort(order, p->n_words, sizeof(*order), by_cluster);
+	for (size_t i = 0; i < p->n_words && !err; i++) {
+		const struct word_change *w = &p->words[order[i].index];
+
+		if (i + 1 < p->n_words && order[i + 1].cluster == w->cluster)
+			continue;
+		if (w->cluster / entries != index) {
+			index = w->cluster / entries;
+			err = find_table(a, p, index, &host, &fresh);
+		}
+		if (!err)
+			err = changes_add(fresh ? &set->fresh_words : &set->words[1],
+					  host + (w->cluster & (entries - 1)) * bytes,
+					  w->word);
+	}
+	return err;
+}
+
+static int write_pending(struct commits *c, struct active *a, struct pending *p)
+{
+	struct commit_set set = {.raises = p->raises};
+	bool broken = false;
+	int err = set_mark(a, p);
+
+	/* a header of which nobody knows how it is on the disk */
+	if (err)
+		broken = true;
+	if (!err)
+		err = make_tables(a, p, &set);
+	if (!err)
+		err = make_words(a, p, &set);
+	if (!err)
+		err = commit_write(a->img, &a->space.alloc, &set, &c->syncs, &broken);
+	p->raises = set.raises;
+	set.raises = (struct raises){0};
+	commit_release(&set);
+	if (broken)
+		commits_break(c);
+	return err;
+}
+
+/* S3 */
+static void give_back(struct active *a, struct pending *p)
+{
+	if (!p->freed.count)
+		return;
+	if (raises_undo(&p->freed, a->img) == 0)
+		space_limbo(&a->space, &p->freed);
+	else
+		fail_clear(); /* leaks, below our mark, until the next sweep */
+}
+
+static int sync_only(struct commits *c, struct active *a)
+{
+	int err = a->external ? sync_data(a->img->data_fd) : 0;
+
+	if (!err)
+		err = sync_data(a->img->fd);
+	c->syncs++;
+	if (err)
+		commits_break(c);
+	return err;
+}
+
+int commit_now(struct commits *c, struct active *a, bool idle)
+{
+	struct pending *p;
+	bool touched;
+	int err = 0;
+
+	if (commits_broken(c))
+		return fail(EIO, "%s: a sync failed before; nothing more is written",
+			    a->img->path);
+	touched = a->touched;
+	a->touched = false; /* before anything is synced */
+	p = take(a);
+	if (p)
+		err = write_pending(c, a, p);
+	else if (touched)
+		err = sync_only(c, a);
+	if (err)
+		a->touched = true;
+	if (p && !err) {
+		give_back(a, p);
+		let_go(a, p);
+	}
+	if (a->space.open)
+		space_tend(&a->space, idle);
+	return err ? fail_in(err, a->img->path) : 0;
+}
+
+static bool has_work(struct active *a)
+{
+	LOCK_SCOPE(&a->publish);
+
+	return a->writing || a->pending->n_words || a->pending->n_tables || a->touched ||
+	       space_has_limbo(&a->space);
+}
+
+/* Under c->lock. */
+static void wait_for_work(struct commits *c)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += PERIOD_MS / 1000;
+	while (!c->wanted && !c->stop)
+		if (pthread_cond_timedwait(&c->changed, &c->lock, &until) == ETIMEDOUT)
+			break;
+}
+
+static void *commit_thread(void *opaque)
+{
+	struct commits *c = opaque;
+
+	pthread_mutex_lock(&c->lock);
+	while (!c->stop) {
+		struct active *a;
+		int err = 0;
+
+		wait_for_work(c);
+		if (c->stop)
+			break;
+		c->wanted = false;
+		c->begun++;
+		pthread_mutex_unlock(&c->lock);
+		pthread_mutex_lock(&c->writing);
+		a = c->active;
+		if (has_work(a))
+			err = commit_now(c, a, false);
+		pthread_mutex_unlock(&c->writing);
+		pthread_mutex_lock(&c->lock);
+		c->done = c->begun;
+		c->error = err;
+		free(c->sentence);
+		c->sentence = err ? fail_take() : NULL;
+		pthread_cond_broadcast(&c->changed);
+	}
+	c->done = UINT64_MAX;
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+	return NULL;
+}
+
+int commits_start(struct commits *c)
+{
+	int err = pthread_create(&c->thread, NULL, commit_thread, c);
+
+	if (err)
+		return fail_errno(err, "cannot start a thread");
+	c->running = true;
+	return 0;
+}
+
+void commits_stop(struct commits *c)
+{
+	pthread_mutex_lock(&c->lock);
+	c->stop = true;
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+	if (c->running)
+		pthread_join(c->thread, NULL);
+	c->running = false;
+}
+
+int commits_flush(struct commits *c)
+{
+	LOCK_SCOPE(&c->lock);
+	uint64_t mine = c->begun + 1;
+
+	c->wanted = true;
+	pthread_cond_broadcast(&c->changed);
+	while (c->done < mine)
+		pthread_cond_wait(&c->changed, &c->lock);
+	if (c->broken)
+		return fail(EIO, "a sync failed; nothing more is written");
+	return c->error ? fail_give(c->error, c->sentence) : 0;
+}
+
+bool commits_broken(struct commits *c)
+{
+	LOCK_SCOPE(&c->lock);
+
+	return c->broken;
+}
+
+void commits_break(struct commits *c)
+{
+	LOCK_SCOPE(&c->lock);
+
+	c->broken = true;
+}

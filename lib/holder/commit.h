@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Group commit: one thread makes durable what the guest's threads and a worker have
+ * published, at least once a second and whenever a flush asks for it.
+ *
+ * A flush is served by a commit that starts after it came, so one commit serves all that
+ * came meanwhile. What a commit has unlinked is given back after it (S3): refcounts down,
+ * and, when nobody can be reading there any more, a hole in the file.
+ *
+ * A failed sync is final: nothing that was pending is ever written, and every later flush
+ * fails. No space for a word keeps it pending: the next commit tries again.
+ */
+#ifndef HOLDER_COMMIT_H
+#define HOLDER_COMMIT_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "holder/active.h"
+
+struct commits {
+	/*
+	 * Held while a commit or a change of the header is written: whoever holds it is
+	 * alone in writing metadata. Taken before `lock`.
+	 */
+	pthread_mutex_t writing;
+	pthread_mutex_t lock; /* over what follows */
+	pthread_cond_t changed;
+	struct active *active;
+	uint64_t begun, done; /* numbers of commits */
+	bool wanted, stop, broken;
+	int error; /* of the last one */
+	char *sentence;
+	uint64_t syncs;
+	pthread_t thread;
+	bool running;
+};
+
+void commits_init(struct commits *c, struct active *a);
+int commits_start(struct commits *c);
+/* Ends the thread, without a last commit. */
+void commits_stop(struct commits *c);
+void commits_release(struct commits *c);
+
+/* Wait for a commit that starts now or later. */
+int commits_flush(struct commits *c);
+
+/* One commit by this thread, who holds c->writing. idle: no request is under way. */
+int commit_now(struct commits *c, struct active *a, bool idle);
+
+/* Has a sync failed? */
+bool commits_broken(struct commits *c);
+void commits_break(struct commits *c);
+
+#endif

@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: MIT */
+/* Open, requests, close. */
+#include "holder/holder.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/size.h"
+#include "holder/resolve.h"
+#include "holder/state.h"
+#include "holder/write.h"
+#include "image/bitmaps.h"
+#include "image/check.h"
+#include "image/lock.h"
+#include "image/rehead.h"
+#include "page/reader.h"
+
+#define CACHE_DEFAULT (64u << 20)
+#define OPEN_TRIES 5
+/* A worker whose holder died ends by itself, and nobody may write before it has. */
+#define FENCED_MS 10000
+
+/* Is there a page of a dead holder whose worker still lives? */
+static bool has_fenced_worker(const struct image *img)
+{
+	struct page_view *view = malloc(sizeof(*view));
+	bool fenced = view && page_find(img->dev, img->ino, view) == 0 &&
+		      !view->owner_alive && view->worker_alive;
+
+	free(view);
+	fail_clear();
+	return fenced;
+}
+
+static int lock_all(const struct holder *h, bool *same)
+{
+	const struct chain *c = h->chain;
+	int err = 0;
+
+	for (size_t i = 0; i < c->count && !err && *same; i++) {
+		struct image *img = c->links[i].image;
+		bool writer = !i && !h->options.readonly;
+
+		err = lock_take(img->fd, writer ? LOCK_WRITER : LOCK_LAYER,
+				writer && has_fenced_worker(img) ? FENCED_MS : 0, NULL);
+		if (!err)
+			err = image_is_unchanged(img, same);
+		if (err)
+			return fail_in(err, img->path);
+	}
+	return err;
+}
+
+static int open_and_lock(struct holder *h)
+{
+	enum image_format format;
+	int err = image_probe(h->path, &format);
+
+	if (!err && format == IMAGE_RAW)
+		err = fail(ENOTSUP, "is a raw image; make an overlay of it first with "
+				    "chain-snapshot, or serve it with nbdkit file");
+	if (err)
+		return fail_in(err, h->path);
+	for (int i = 0; i < OPEN_TRIES; i++) {
+		bool same = true;
+
+		chain_close(h->chain);
+		h->chain = NULL;
+		err = chain_open(&h->chain, h->path, "qcow2",
+				 h->options.readonly ? 0 : CHAIN_WRITE);
+		if (!err)
+			err = lock_all(h, &same);
+		if (err || same)
+			return err;
+	}
+	return fail_in(fail(EAGAIN, "somebody keeps changing the image; try again later"),
+		       h->path);
+}
+
+static int first_view(struct holder *h)
+{
+	struct image *img = h->chain->links[0].image;
+	struct active *a = calloc(1, sizeof(*a));
+	struct view *v = NULL;
+	int err;
+
+	if (!a)
+		return fail(ENOMEM, "out of memory");
+	err = active_init(a, img, &h->epoch,
+			  h->options.cache_bytes ? h->options.cache_bytes
+						 : CACHE_DEFAULT);
+	if (!err)
+		err = view_new(&v, 1, a, h->chain->links, h->chain->count);
+	if (err) {
+		active_release(a);
+		free(a);
+		return err;
+	}
+	h->size = img->size;
+	commits_init(&h->commits, a);
+	atomic_store(&h->view, v);
+	return 0;
+}
+
+int holder_open(struct holder **out, const struct holder_options *o)
+{
+	struct holder *h = calloc(1, sizeof(*h));
+	int err;
+
+	*out = NULL;
+	if (!h)
+		return fail(ENOMEM, "out of memory");
+	h->options = *o;
+	h->path = strdup(o->path);
+	epoch_init(&h->epoch);
+	pthread_mutex_init(&h->begin_lock, NULL);
+	pthread_mutex_init(&h->gate_lock, NULL);
+	pthread_cond_init(&h->gate_opened, NULL);
+	err = h->path ? open_and_lock(h) : fail(ENOMEM, "out of memory");
+	if (!err)
+		err = first_view(h);
+	if (err) {
+		chain_close(h->chain);
+		free(h->path);
+		free(h);
+		return err;
+	}
+	*out = h;
+	return 0;
+}
+
+int holder_start(struct holder *h)
+{
+	const struct view *v = atomic_load(&h->view);
+	int err = 0;
+
+	if (h->options.readonly)
+		return 0;
+	/* Without a page (a full /dev/shm) the guest is served all the same. */
+	if (page_hold(&h->page, v->active->img->dev, v->active->img->ino) < 0)
+		fail_clear();
+	err = commits_start(&h->commits);
+	if (!err && h->page) {
+		err = pthread_create(&h->control, NULL, holder_control, h);
+		if (err)
+			return fail_errno(err, "cannot start a thread");
+		h->control_running = true;
+	}
+	return err;
+}
+
+int holder_make_writable(struct holder *h)
+{
+	LOCK_SCOPE(&h->begin_lock);
+	struct active *a = atomic_load(&h->view)->active;
+	int err;
+
+	if (h->writable)
+		return 0;
+	if (h->options.readonly)
+		return fail_in(fail(EROFS, "is held read-only"), h->path);
+	pthread_mutex_lock(&h->commits.writing);
+	err = image_make_writable(a->img);
+	if (!err)
+		err = space_open(&a->space);
+	pthread_mutex_unlock(&h->commits.writing);
+	if (err)
+		return fail_in(err, h->path);
+	h->writable = true;
+	return 0;
+}
+
+/* Before the guest's first change. */
+static int begin_writing(struct holder *h)
+{
+	int err = h->writable ? 0 : holder_make_writable(h);
+	LOCK_SCOPE(&h->begin_lock);
+
+	if (err || h->written)
+		return err;
+	pthread_mutex_lock(&h->commits.writing);
+	err = image_bitmaps_in_use(atomic_load(&h->view)->active->img);
+	pthread_mutex_unlock(&h->commits.writing);
+	if (err)
+		return fail_in(err, h->path);
+	h->written = true;
+	return 0;
+}
+
+void holder_gate_close(struct holder *h)
+{
+	h->gate_closed = true;
+	epoch_wait(&h->epoch, epoch_next(&h->epoch));
+}
+
+void holder_gate_open(struct holder *h)
+{
+	LOCK_SCOPE(&h->gate_lock);
+
+	h->gate_closed = false;
+	pthread_cond_broadcast(&h->gate_opened);
+}
+
+/* Enter as one who changes something: the gate is open, and stays so for this request. */
+static int enter_writer(struct holder *h, unsigned *slot)
+{
+	int err = h->written ? 0 : begin_writing(h);
+
+	if (err)
+		return err;
+	for (;;) {
+		*slot = epoch_enter(&h->epoch);
+		if (!h->gate_closed)
+			return 0;
+		epoch_leave(&h->epoch, *slot);
+		pthread_mutex_lock(&h->gate_lock);
+		while (h->gate_closed)
+			pthread_cond_wait(&h->gate_opened, &h->gate_lock);
+		pthread_mutex_unlock(&h->gate_lock);
+	}
+}
+
+static int check_range(const struct holder *h, uint64_t count, uint64_t offset)
+{
+	if (offset > h->size || count > h->size - offset)
+		return fail(EINVAL, "the request goes past the end of the disk");
+	return 0;
+}
+
+int holder_read(struct holder *h, void *buf, uint32_t count, uint64_t offset)
+{
+	unsigned slot;
+	int err = check_range(h, count, offset);
+
+	if (err)
+		return err;
+	slot = epoch_enter(&h->epoch);
+	err = resolve_read(atomic_load(&h->view), buf, count, offset);
+	epoch_leave(&h->epoch, slot);
+	return err;
+}
+
+int holder_write(struct holder *h, const void *buf, uint32_t count, uint64_t offset,
+		 bool fua)
+{
+	unsigned slot;
+	int err = check_range(h, count, offset);
+
+	if (!err)
+		err = enter_writer(h, &slot);
+	if (err)
+		return err;
+	err = guest_write(atomic_load(&h->view), buf, count, offset);
+	epoch_leave(&h->epoch, slot);
+	return !err && fua ? holder_flush(h) : err;
+}
+
+/* So that no request is under way for long: SWITCH and freed clusters wait for it. */
+#define ZERO_AT_ONCE (1ull << 30)
+
+static int discard(struct holder *h, uint64_t count, uint64_t offset, unsigned flags,
+		   bool trim)
+{
+	int err = check_range(h, count, offset);
+
+	while (count && !err) {
+		uint64_t n = min_u64(count, ZERO_AT_ONCE);
+		struct view *v;
+		unsigned slot;
+
+		err = enter_writer(h, &slot);
+		if (err)
+			return err;
+		v = atomic_load(&h->view);
+		err = trim ? guest_trim(v, n, offset)
+			   : guest_zero(v, n, offset, flags & HOLDER_FAST);
+		epoch_leave(&h->epoch, slot);
+		offset += n;
+		count -= n;
+	}
+	return !err && flags & HOLDER_FUA ? holder_flush(h) : err;
+}
+
+int holder_zero(struct holder *h, uint64_t count, uint64_t offset, unsigned flags)
+{
+	return discard(h, count, offset, flags, false);
+}
+
+int holder_trim(struct holder *h, uint64_t count, uint64_t offset, unsigned flags)
+{
+	return discard(h, count, offset, flags, true);
+}
+
+int holder_flush(struct holder *h)
+{
+	return h->written ? commits_flush(&h->commits) : 0;
+}
+
+int holder_cache(struct holder *h, uint32_t count, uint64_t offset)
+{
+	uint64_t end = offset + count;
+	unsigned slot;
+	int err = check_range(h, count, offset);
+
+	if (err)
+		return err;
+	slot = epoch_enter(&h->epoch);
+	while (offset < end && !err) {
+		struct answer a;
+
+		err = resolve(atomic_load(&h->view), offset, end - offset, &a);
+		if (err)
+			break;
+		if (a.kind == ANSWER_DATA)
+			posix_fadvise(a.image->data_fd, (off_t)a.host, (off_t)a.length,
+				      POSIX_FADV_WILLNEED);
+		offset += a.length;
+	}
+	epoch_leave(&h->epoch, slot);
+	return err;
+}
+
+int holder_extents(struct holder *h, uint64_t count, uint64_t offset,
+		   int (*extent)(void *opaque, uint64_t offset, uint64_t length,
+				 bool hole, bool zero),
+		   void *opaque)
+{
+	uint64_t end = offset + count;
+	int err = check_range(h, count, offset);
+
+	while (offset < end && !err) {
+		unsigned slot = epoch_enter(&h->epoch);
+		struct answer a;
+
+		err = resolve(atomic_load(&h->view), offset, end - offset, &a);
+		epoch_leave(&h->epoch, slot);
+		if (err)
+			break;
+		err = extent(opaque, offset, a.length, a.kind == ANSWER_ZERO,
+			     a.kind == ANSWER_ZERO);
+		offset += a.length;
+	}
+	return err;
+}
+
+uint64_t holder_size(const struct holder *h)
+{
+	return h->size;
+}
+
+bool holder_is_readonly(const struct holder *h)
+{
+	return h->options.readonly;
+}
+
+void holder_connections(struct holder *h, int change)
+{
+	int n = atomic_fetch_add(&h->connections, change) + change;
+
+	if (h->page)
+		page_connections(h->page, n < 0 ? 0 : (unsigned)n);
+}
+
+void holder_swap(struct holder *h, struct view *fresh)
+{
+	struct view *old = atomic_exchange(&h->view, fresh);
+
+	epoch_wait(&h->epoch, epoch_next(&h->epoch));
+	view_free(old);
+}
+
+int holder_finish_active(struct holder *h, struct active *a)
+{
+	struct qcow2_change change = {.clear_mark = true};
+	int err;
+
+	if (!a->space.open)
+		return 0;
+	/* twice: what the first one unlinks is given back by the second */
+	err = commit_now(&h->commits, a, true);
+	if (!err)
+		err = commit_now(&h->commits, a, true);
+	if (err)
+		return err;
+	err = space_close(&a->space);
+	if (!err && a->external)
+		err = sync_data(a->img->data_fd);
+	if (!err)
+		err = sync_data(a->img->fd);
+	if (!err && a->img->header.has_mark)
+		err = image_rehead(a->img, &change);
+	return err ? fail_in(err, a->img->path) : 0;
+}
+
+int holder_close(struct holder *h)
+{
+	struct view *v;
+	int err = 0;
+
+	if (!h)
+		return 0;
+	h->stop = true;
+	if (h->control_running)
+		pthread_join(h->control, NULL);
+	commits_stop(&h->commits);
+	v = atomic_load(&h->view);
+	if (h->writable) {
+		pthread_mutex_lock(&h->commits.writing);
+		err = holder_finish_active(h, v->active);
+		pthread_mutex_unlock(&h->commits.writing);
+	}
+	page_withdraw(h->page);
+	active_release(v->active);
+	free(v->active);
+	view_free(v);
+	commits_release(&h->commits);
+	chain_close(h->chain);
+	pthread_mutex_destroy(&h->begin_lock);
+	pthread_mutex_destroy(&h->gate_lock);
+	pthread_cond_destroy(&h->gate_opened);
+	free(h->path);
+	free(h);
+	return err;
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/* The free list, and the way there. */
+#include "holder/space.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/statvfs.h>
+
+#include "base/array.h"
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/size.h"
+#include "image/refs.h"
+
+#define RESERVE_LEAST (256ull << 20)
+
+void space_init(struct space *s, struct image *img, struct epoch *epoch)
+{
+	*s = (struct space){.img = img, .epoch = epoch};
+	pthread_mutex_init(&s->lock, NULL);
+}
+
+int space_open(struct space *s)
+{
+	int err = alloc_open(&s->alloc, s->img, false);
+
+	s->alloc.reserve = true;
+	s->open = !err;
+	return err;
+}
+
+/* Without memory for it the space is lost until the next sweep, and no more. */
+static void add(struct space_runs *r, struct space_run run)
+{
+	if (array_room(&r->items, &r->cap, r->count) == 0)
+		r->items[r->count++] = run;
+	else
+		fail_clear();
+}
+
+static bool take_free(struct space *s, uint64_t want, uint64_t *host, uint64_t *got)
+{
+	LOCK_SCOPE(&s->lock);
+	struct space_run *run;
+
+	if (!s->free.count)
+		return false;
+	run = &s->free.items[s->free.count - 1];
+	*got = min_u64(want, run->count);
+	run->count -= *got;
+	*host = run->host + (run->count << s->img->cluster_bits);
+	if (!run->count)
+		s->free.count--;
+	return true;
+}
+
+int space_take(struct space *s, uint64_t want, uint64_t *host, uint64_t *got)
+{
+	if (take_free(s, want, host, got))
+		return 0;
+	return alloc_run(&s->alloc, want, host, got);
+}
+
+int space_take_table(struct space *s, uint64_t *host)
+{
+	uint64_t got;
+	int err = space_take(s, 1, host, &got);
+
+	if (err)
+		return err;
+	if (fallocate(s->img->fd, FALLOC_FL_KEEP_SIZE, (off_t)*host,
+		      (off_t)image_cluster_size(s->img)) < 0 &&
+	    errno != EOPNOTSUPP) {
+		err = fail_errno(errno, "no room for a table");
+		space_give_back(s, *host, 1);
+	}
+	return err;
+}
+
+void space_give_back(struct space *s, uint64_t host, uint64_t count)
+{
+	LOCK_SCOPE(&s->lock);
+
+	/* stamp 0: no request ever knew it */
+	add(&s->limbo, (struct space_run){host, count, 0});
+}
+
+void space_limbo(struct space *s, const struct raises *freed)
+{
+	uint64_t stamp = epoch_next(s->epoch), seen = 0;
+	LOCK_SCOPE(&s->lock);
+
+	for (size_t i = 0; i < freed->count; i++)
+		for (uint64_t n = 0; n < freed->items[i].count; n++) {
+			uint64_t cluster = freed->items[i].cluster + n, count;
+
+			/* two compressed clusters that lay in one */
+			if (cluster < seen)
+				continue;
+			seen = cluster + 1;
+			/* a snapshot, or another compressed cluster, may still use it */
+			if (refs_get(s->img, cluster, &count) < 0)
+				fail_clear();
+			else if (!count)
+				add(&s->limbo,
+				    (struct space_run){cluster << s->img->cluster_bits, 1,
+						       stamp});
+		}
+}
+
+static int by_host(const void *a, const void *b)
+{
+	uint64_t x = ((const struct space_run *)a)->host,
+		 y = ((const struct space_run *)b)->host;
+
+	return (x > y) - (x < y);
+}
+
+/* What may go leaves the limbo for `out`, neighbours joined. */
+static void ripe(struct space *s, bool all, struct space_runs *out)
+{
+	unsigned bits = s->img->cluster_bits;
+	size_t kept = 0, joined = 0;
+	LOCK_SCOPE(&s->lock);
+
+	for (size_t i = 0; i < s->limbo.count; i++) {
+		struct space_run run = s->limbo.items[i];
+
+		if (all || !run.stamp || epoch_passed(s->epoch, run.stamp))
+			add(out, run);
+		else
+			s->limbo.items[kept++] = run;
+	}
+	s->limbo.count = kept;
+	if (out->count > 1)
+		qsort(out->items, out->count, sizeof(*out->items), by_host);
+	for (size_t i = 1; i < out->count; i++) {
+		struct space_run *last = &out->items[joined];
+
+		if (last->host + (last->count << bits) == out->items[i].host)
+			last->count += out->items[i].count;
+		else
+			out->items[++joined] = out->items[i];
+	}
+	if (out->count)
+		out->count = joined + 1;
+}
+
+void space_tend(struct space *s, bool all)
+{
+	struct space_runs runs = {0};
+
+	ripe(s, all, &runs);
+	for (size_t i = 0; i < runs.count; i++) {
+		struct space_run *r = &runs.items[i];
+		int punched = fallocate(
+			s->img->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			(off_t)r->host, (off_t)(r->count << s->img->cluster_bits));
+		LOCK_SCOPE(&s->lock);
+
+		if (punched == 0)
+			add(&s->free, *r);
+		else
+			s->no_punch = true;
+	}
+	free(runs.items);
+}
+
+bool space_has_limbo(struct space *s)
+{
+	LOCK_SCOPE(&s->lock);
+
+	return s->limbo.count > 0;
+}
+
+bool space_is_short(struct space *s)
+{
+	struct statvfs fs;
+	uint64_t size;
+
+	if (fstatvfs(s->img->fd, &fs) < 0)
+		return false;
+	size = (uint64_t)fs.f_blocks * fs.f_frsize;
+	return (uint64_t)fs.f_bavail * fs.f_frsize < max_u64(RESERVE_LEAST, size / 100);
+}
+
+int space_close(struct space *s)
+{
+	if (!s->open)
+		return 0;
+	s->open = false;
+	return alloc_close(&s->alloc);
+}
+
+void space_release(struct space *s)
+{
+	if (s->open)
+		free(s->alloc.blocks);
+	free(s->free.items);
+	free(s->limbo.items);
+	pthread_mutex_destroy(&s->lock);
+}

@@ -94,7 +94,7 @@ struct mailbox;
 int mailbox_connect(struct mailbox **out, dev_t dev, ino_t ino,
 		    const struct page_job *job);
 
-/* For page_report, page_control, page_failed, page_pause; not for page_withdraw. */
+/* For page_report, page_control, page_failed and page_pause; page_withdraw does nothing. */
 struct page *mailbox_page(struct mailbox *m);
 
 /*

@@ -175,7 +175,7 @@ void page_control(struct page *p, struct page_control *out)
 
 void page_withdraw(struct page *p)
 {
-	if (!p)
+	if (!p || p->role == PAGE_OF_REQUESTER)
 		return;
 	sheet_hide(p->shown.fd >= 0 ? &p->shown : &p->sheet);
 	sheet_close(&p->shown);

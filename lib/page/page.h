@@ -55,7 +55,8 @@ int page_publish(struct page **out, dev_t dev, ino_t ino, const struct page_job 
 
 /*
  * Show how far it is. Cheap: call it as often as there is news. About once a second it
- * looks whether the page was deleted, and publishes a copy if so.
+ * looks whether the page was deleted, and publishes a copy if so (that of a mailbox is its
+ * holder's to look after).
  */
 void page_report(struct page *p, const struct page_progress *progress);
 
@@ -75,7 +76,7 @@ void page_control(struct page *p, struct page_control *out);
  */
 void page_pause(struct page *p);
 
-/* Unlocks and removes the page. */
+/* Unlocks and removes the page; not that of a mailbox, which mailbox_close leaves. */
 void page_withdraw(struct page *p);
 
 #endif

@@ -81,10 +81,11 @@
  *
  *	Readers and requesters use pread and pwrite, no mapping: the file may belong to
  *	another user, who could shorten it under root's eyes; that must be a short read
- *	and not a SIGBUS. The worker of a holder does map it, since it waits on futexes: a
- *	SIGBUS there ends a process that the same user can end anyway by ending the
- *	holder, and a merge may be killed at any time. All stored numbers are aligned, and
- *	nothing above needs a store of more than one number to be atomic.
+ *	and not a SIGBUS. The owner maps its own file, and the worker of a holder maps
+ *	that, since it waits on futexes: a SIGBUS there ends a process that who shortens
+ *	the file can end anyway (the worker by ending the holder), and holders and merges
+ *	may be killed at any time. All stored numbers are aligned, and nothing above needs
+ *	a store of more than one number to be atomic.
  *
  * What a crash leaves: nothing here is needed to go on with a merge; the image alone
  * says how far it is.

@@ -116,7 +116,7 @@ int mailbox_receive(struct page *p, struct mail_request *out, unsigned ms)
 		now = clock_ms();
 		if (now >= until)
 			return 0;
-		left = min_u64(until - now, LOOK_MS);
+		left = p->shown.fd >= 0 ? min_u64(until - now, LOOK_MS) : until - now;
 		page_wait(&area_of(p)->request_number, number, (unsigned)left);
 	}
 }

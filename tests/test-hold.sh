@@ -1,0 +1,253 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# The holder serves what the chain holds, refuses what it cannot serve before there is a
+# socket, and has QEMU's locks as long as it lives.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lib-live.sh
+. "$TOP/tests/lib-live.sh"
+# shellcheck source=tests/lib-kinds.sh
+. "$TOP/tests/lib-kinds.sh"
+
+# --- what it serves -------------------------------------------------------------
+
+# serves KIND...: as a server of one who may write, with -r, and as a reader
+serves()
+{
+	local kind
+
+	need_holder || return 0
+	for kind in "$@"; do
+		make_kind "$kind"
+		freeze ./*
+		hold D.qcow2 || return 0
+		assertEquals "$kind" "$HASH" "$(guest_content)"
+		release
+		assert_content D.qcow2 "$HASH"
+		assert_sound D.qcow2
+		serves_unchanged "$kind"
+	done
+}
+
+# Nothing is written, not even the access by the kernel's clock.
+serves_unchanged()
+{
+	make_kind "$1"
+	freeze ./*
+	HOLD_FILTERS=(-r)
+	hold D.qcow2
+	HOLD_FILTERS=()
+	assertEquals "$1 with -r" "$HASH" "$(guest_content)"
+	release
+	hold D.qcow2 readonly=true
+	assertEquals "$1 readonly" "$HASH" "$(guest_content)"
+	release
+	assert_frozen
+}
+
+testPlain()
+{
+	# shellcheck disable=SC2086
+	serves $KINDS_PLAIN
+}
+
+testForms()
+{
+	# shellcheck disable=SC2086
+	serves $KINDS_FORM
+}
+
+testPacked()
+{
+	# shellcheck disable=SC2086
+	serves $KINDS_PACKED
+}
+
+testWhatItCan()
+{
+	local f preload
+
+	need_holder || return 0
+	make_chain
+	hold D.qcow2
+	run nbdinfo --json "$NBD"
+	for f in can_cache can_df can_fast_zero can_flush can_fua can_multi_conn can_trim can_zero; do
+		assertEquals "$f" true "$(jq -r ".exports[0].$f" "$WORK/out")"
+	done
+	assertEquals "size" 5242880 "$(jq -r '.exports[0]."export-size"' "$WORK/out")"
+	assertEquals "any alignment" 1 "$(jq -r '.exports[0].block_size_minimum' "$WORK/out")"
+	assertTrue "its name is said" "jq -r '.exports[0].description' '$WORK/out' | grep -q D.qcow2"
+	assertEquals "writable" false "$(jq -r '.exports[0].is_read_only' "$WORK/out")"
+	release
+	hold D.qcow2 readonly=true
+	run nbdinfo --json "$NBD"
+	assertEquals "read only" true "$(jq -r '.exports[0].is_read_only' "$WORK/out")"
+	run qemu-io -f raw -c 'write 0 4k' "$NBD"
+	assertFalse "a write is refused" "[ $STATUS = 0 ]"
+	release
+	preload=$(holder_preload)
+	run env ${preload:+"LD_PRELOAD=$preload"} nbdkit "$PLUGIN" --dump-plugin
+	assert_out '^thread_model=parallel$'
+	assert_out '^magic_config_key=file$'
+	assert_out '^chain_version='
+}
+
+# What is known to be zero or a hole is said, so that a copy need not read it.
+testExtents()
+{
+	need_holder || return 0
+	new A.qcow2 100M
+	fill A.qcow2 1 10M 1M
+	over D.qcow2 A.qcow2
+	fill D.qcow2 2 20M 512k
+	put D.qcow2 'write -z 10M 64k'
+	hold D.qcow2
+	run nbdinfo --map "$NBD"
+	assertEquals "bytes of data" $((960 * 1024 + 512 * 1024)) \
+		"$(awk '$3 == 0 { n += $2 } END { print n + 0 }' "$WORK/out")"
+	assertEquals "all of the disk" $((100 << 20)) \
+		"$(awk '{ n += $2 } END { print n }' "$WORK/out")"
+	release
+}
+
+testFilters()
+{
+	local filter
+
+	need_holder || return 0
+	for filter in log delay error rate stats cow cache readahead fua noextents nozero; do
+		nbdkit --filter=$filter null --dump-plugin >/dev/null 2>&1 || continue
+		make_chain
+		HOLD_FILTERS=(--filter="$filter")
+		case $filter in
+		log) hold D.qcow2 logfile="$WORK/requests" ;;
+		stats) hold D.qcow2 statsfile="$WORK/stats" ;;
+		delay) hold D.qcow2 rdelay=1ms wdelay=1ms ;;
+		error) hold D.qcow2 error-rate=0% ;;
+		rate) hold D.qcow2 rate=1G ;;
+		*) hold D.qcow2 ;;
+		esac
+		assertEquals "$filter" "$HASH" "$(guest_content)"
+		guest 'write -P 9 1000 100k' flush 'read -P 9 1000 100k'
+		release
+		HOLD_FILTERS=()
+		assert_sound D.qcow2
+	done
+	assertTrue "requests were logged" "grep -q Write '$WORK/requests'"
+}
+
+# --- what it refuses ------------------------------------------------------------
+
+# refused WHAT SENTENCE [ARGUMENT...]: status 1, one line with the sentence, no socket
+refused()
+{
+	local what=$1 sentence=$2 preload
+
+	shift 2
+	preload=$(holder_preload)
+	LIMIT=20 run env ${preload:+"LD_PRELOAD=$preload"} \
+		nbdkit -f -U "$WORK/none" "$PLUGIN" "$@"
+	assertEquals "$what: $(cat "$WORK/err")" 1 "$STATUS"
+	assertEquals "$what: one line: $(cat "$WORK/err")" 1 "$(wc -l <"$WORK/err")"
+	assert_err "^nbdkit: error: .*$sentence"
+	assertFalse "$what: no socket" "[ -e '$WORK/none' ]"
+	rm -f "$WORK/none"
+}
+
+testRefusesArguments()
+{
+	need_holder || return 0
+	make_chain
+	refused "no image" 'which image'
+	refused "two images" 'file is given twice' D.qcow2 file=C.qcow2
+	refused "an unknown word" 'colour' D.qcow2 colour=blue
+	refused "no boolean" 'maybe' D.qcow2 readonly=maybe
+	refused "no size" 'cache-size' D.qcow2 cache-size=1
+}
+
+testRefusesImages()
+{
+	need_holder || return 0
+	make_chain
+	refused "missing" 'E.qcow2.*No such file' E.qcow2
+	refused "a folder" '/' "$PWD"
+	qemu-img convert -O raw D.qcow2 D.raw
+	refused "raw" 'D.raw' D.raw
+	qemu-img convert -O vmdk D.qcow2 D.vmdk
+	refused "another format" 'D.vmdk' D.vmdk
+	poke D.qcow2 44 ff ff
+	refused "damaged" 'D.qcow2' D.qcow2
+	make_kind v3
+	mv B.qcow2 B
+	refused "a layer is missing" 'B.qcow2.*No such file' D.qcow2
+	mv B B.qcow2
+	qemu-img rebase -u -f qcow2 -F qcow2 -b D.qcow2 A.qcow2
+	refused "a loop" 'qcow2' D.qcow2
+	make_kind v3
+	# the corrupt bit
+	poke D.qcow2 79 02
+	refused "marked as corrupt" 'D.qcow2' D.qcow2
+	rm D.qcow2
+	qemu-img create -q -f qcow2 --object secret,id=s,data=x -o \
+		encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 D.qcow2 1M || return
+	refused "encrypted" 'D.qcow2.*encrypt' D.qcow2
+}
+
+testRefusesInUse()
+{
+	need_holder || return 0
+	make_chain
+	qemu_io_holds D.qcow2
+	holds "$PID"
+	LIMIT=30 refused "held by qemu-io" "D.qcow2.*\\b$PID\\b.*qemu-io|D.qcow2.*qemu-io.*\\b$PID\\b" \
+		D.qcow2
+	exec 7>&-
+	wait "$PID"
+	hold D.qcow2
+	PID=$HOLDER
+	refused "held by a holder" "D.qcow2.*\\b$PID\\b" D.qcow2
+	refused "its layer" "C.qcow2" C.qcow2
+	release
+}
+
+# --- locks ----------------------------------------------------------------------
+
+testLocks()
+{
+	local f
+
+	need_holder || return 0
+	make_chain
+	hold D.qcow2
+	assert_status 0 qemu-img info -U D.qcow2
+	assert_status 1 qemu-img check D.qcow2
+	assert_err 'lock'
+	for f in A B C D; do
+		assert_status 1 qemu-io -f qcow2 -c 'write 0 4k' $f.qcow2
+	done
+	# layers may be read by all
+	assert_status 0 qemu-img info C.qcow2
+	assert_status 0 qemu-img convert -O raw C.qcow2 c.raw
+	release
+	assert_status 0 qemu-img check D.qcow2
+	hold D.qcow2
+	kill_holder
+	assert_status 0 qemu-io -f qcow2 -c 'write 0 4k' D.qcow2
+}
+
+# A reader shares the image with readers, and with them only.
+testReaderLocks()
+{
+	need_holder || return 0
+	make_chain
+	hold D.qcow2 readonly=true
+	assert_status 0 qemu-img convert -O raw D.qcow2 d.raw
+	assert_status 1 qemu-io -f qcow2 -c 'write 0 4k' D.qcow2
+	refused "a writer beside a reader" 'D.qcow2' D.qcow2
+	release
+}
+
+# shellcheck disable=SC1091
+. shunit2

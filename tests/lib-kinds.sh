@@ -101,3 +101,16 @@ layers()
 {
 	find . -maxdepth 1 \( -name '*.qcow2' -o -name '*.raw' \) ! -name D.qcow2
 }
+
+# flat FILE: the disk as a raw file
+flat()
+{
+	qemu-img convert -U -O raw D.qcow2 "$1" || fail "convert D.qcow2"
+}
+
+# assert_snapshots WHAT: the internal snapshots of make_snapshot_chain are what they were
+assert_snapshots()
+{
+	assertEquals "$1: s1" "$S1" "$(snapshot_content D.qcow2 s1)"
+	assertEquals "$1: s2" "$S2" "$(snapshot_content D.qcow2 s2)"
+}

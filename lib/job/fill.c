@@ -2,7 +2,8 @@
 /*
  * One cluster of an image with extended L2 of which some subclusters are there. What
  * is wanted goes into the host cluster that the word names already, where nobody sees it
- * until the bitmap says so, or into a lease.
+ * until the bitmap says so, or into a lease. While held the guest may write to that host
+ * cluster, so the holder copies: at the end of this file.
  */
 #include <errno.h>
 #include <string.h>
@@ -146,3 +147,41 @@ int worker_write_fill(struct worker *w)
 	}
 	return 0;
 }
+
+/* The holder is to copy these: they lie where the guest may write, too. */
+int worker_ask_to_fill(struct worker *w, uint64_t guest, uint64_t n)
+{
+	uint64_t bytes = min_u64(n << w->bits, w->engine->plan->end - guest);
+	const struct link link = {
+		.kind = LINK_FILL, .guest = guest, .clusters = (uint32_t)n};
+
+	w->done.copied += bytes;
+	w->done.written += bytes;
+	return worker_add_link(w, &link, NO_DATA);
+}
+
+/* Items of which the holder copies all: nothing is read here. */
+static int prepare_filled(struct worker *w)
+{
+	return 0;
+}
+
+static int lease_filled(struct worker *w, struct slot *s)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < w->item.n_runs && !err; i++)
+		err = worker_ask_to_fill(w, w->item.runs[i].start,
+					 div_up(w->item.runs[i].length, 1ull << w->bits));
+	return err;
+}
+
+static int write_filled(struct worker *w)
+{
+	if (w->item.kind == ITEM_FILL)
+		w->done.copied = w->done.written = plan_item_bytes(w->engine->plan,
+								   &w->item);
+	return 0;
+}
+
+const struct worker_ops worker_filled = {prepare_filled, lease_filled, write_filled};

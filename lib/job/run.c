@@ -123,25 +123,6 @@ static enum merge_on_error without_stop(const struct merge_options *o)
 	return o->on_error == ON_ERROR_IGNORE ? ON_ERROR_IGNORE : ON_ERROR_REPORT;
 }
 
-/*
- * A request to a holder that does not answer must not keep a merge that is to stop: a while
- * after the reason (a signal, the time limit, a cancel) it is given up.
- */
-#define GIVE_UP_MS 5000u
-
-static void watch(void *opaque)
-{
-	struct merge *m = opaque;
-
-	progress_watch(&m->progress);
-	if (!m->target->held || !limit_check(&m->limit))
-		return;
-	if (!m->stop_ms)
-		m->stop_ms = clock_ms();
-	else if (clock_ms() - m->stop_ms > GIVE_UP_MS)
-		m->live.give_up = 1;
-}
-
 static int run_pass(struct merge *m, const unsigned *pass, unsigned n, bool dry)
 {
 	struct plan plan;
@@ -164,7 +145,7 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n, bool dry)
 		err = engine_init(&e);
 	if (!err) {
 		m->progress.engine = &e;
-		err = engine_run(&e, watch, m);
+		err = engine_run(&e, progress_watch, &m->progress);
 		m->progress.engine = NULL;
 		m->counts = e.counts;
 		if (!m->round)

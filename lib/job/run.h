@@ -29,7 +29,6 @@ struct merge {
 	uint64_t clusters; /* that may be needed for them */
 	uint64_t grows; /* bytes that the file grows by at most, by metadata */
 	unsigned round; /* live: how often all passes were made before */
-	uint64_t stop_ms; /* live: when a reason to stop was first seen; 0: none */
 };
 
 static inline struct image *merge_active(const struct merge *m)

@@ -40,9 +40,13 @@ static int call(struct target_held *h, enum mail_op op, uint32_t count)
 
 	h->request->op = op;
 	h->request->count = count;
-	err = mailbox_call(h->mailbox, h->request, h->answer, &h->give_up);
+	err = mailbox_call(h->mailbox, h->request, h->answer, &h->patience.ended);
 	if (err == -ENXIO && h->died)
 		h->died();
+	if (err == -EINTR) {
+		h->patience.ended = 1;
+		fail(EINTR, "stopped while its holder did not answer");
+	}
 	return err;
 }
 
@@ -381,7 +385,7 @@ void target_held_abandon(struct target_held *t)
 {
 	CLEANUP_FREE char *sentence = fail_take();
 
-	if (t->count && !t->give_up)
+	if (t->count && !t->patience.ended)
 		release(t, t->next, t->count);
 	t->count = 0;
 	fail_give(-EIO, sentence);
@@ -417,7 +421,13 @@ static int finish(struct target_held *h, const struct qcow2_change *change)
 	    !fits(f->format, sizeof(f->format), change->backing_format) ||
 	    !fits(f->path, sizeof(f->path), h->base_path))
 		return fail(ENAMETOOLONG, "the path of the new base is too long");
+	h->patience.finishing = true;
 	err = call(h, MAIL_FINISH, 0);
+	h->patience.finishing = false;
+	if (err == -EINTR)
+		fail(EINTR,
+		     "stopped while its holder was to finish the merge; chain-info "
+		     "shows whether it has");
 	h->unfinished = err == -EAGAIN;
 	return err;
 }
@@ -457,6 +467,7 @@ int target_held_init(struct target_held *t, struct image *img)
 
 void target_held_release(struct target_held *t)
 {
+	patience_end(&t->patience);
 	free(t->request);
 	free(t->answer);
 	free(t->same.items);
@@ -481,6 +492,8 @@ int target_held_hello(struct target_held *t, enum mail_type type)
 		.base_dev = type == MAIL_STREAM && t->base ? t->base->dev : 0,
 		.base_ino = type == MAIL_STREAM && t->base ? t->base->ino : 0,
 	};
-	err = call(t, MAIL_HELLO, 0);
+	err = patience_begin(&t->patience, t->limit);
+	if (!err)
+		err = call(t, MAIL_HELLO, 0);
 	return err ? fail_in(err, img->path) : 0;
 }

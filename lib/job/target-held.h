@@ -20,9 +20,9 @@
 #define JOB_TARGET_HELD_H
 
 #include <pthread.h>
-#include <signal.h>
 
 #include "job/limit.h"
+#include "job/patience.h"
 #include "job/target.h"
 #include "page/mailbox.h"
 
@@ -42,8 +42,7 @@ struct target_held {
 	/* about ten times a second while close waits */
 	void (*watch)(void *opaque);
 	void *opaque;
-	/* set to end even a request that is under way; then only closing is left to do */
-	volatile sig_atomic_t give_up;
+	struct patience patience; /* once it ended, only closing the mailbox is left */
 	bool unfinished; /* FINISH found guest clusters that are not merged */
 
 	pthread_mutex_t call_lock; /* the three below */
@@ -62,7 +61,7 @@ struct target_held {
 	struct held_runs links, zeroes, fills;
 };
 
-/* img is open for writing and locked, without a test; the mailbox is connected. */
+/* img is open for writing and locked, without a test. */
 int target_held_init(struct target_held *t, struct image *img);
 void target_held_release(struct target_held *t);
 

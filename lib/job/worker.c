@@ -64,18 +64,6 @@ static int link_lease(struct worker *w, struct link link, uint64_t from)
 	return err;
 }
 
-/* The holder is to copy these: they lie where the guest may write, too. */
-static int ask_to_fill(struct worker *w, uint64_t guest, uint64_t n)
-{
-	uint64_t bytes = min_u64(n << w->bits, w->engine->plan->end - guest);
-	const struct link link = {
-		.kind = LINK_FILL, .guest = guest, .clusters = (uint32_t)n};
-
-	w->done.copied += bytes;
-	w->done.written += bytes;
-	return worker_add_link(w, &link, NO_DATA);
-}
-
 /* An external data file maps one to one, so there is nothing that is ours alone. */
 static bool shares_clusters(const struct target *t)
 {
@@ -100,7 +88,7 @@ int worker_lease_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t 
 	struct target *t = w->engine->target;
 
 	if (shares_clusters(t))
-		return ask_to_fill(w, guest, n);
+		return worker_ask_to_fill(w, guest, n);
 	while (n) {
 		struct link link = {.kind = LINK_DATA, .guest = guest};
 		uint64_t got;
@@ -322,30 +310,6 @@ static int lease_copy(struct worker *w, struct slot *s)
 	return err;
 }
 
-/* Items of which the holder copies all: nothing is read here. */
-static int prepare_filled(struct worker *w)
-{
-	return 0;
-}
-
-static int lease_filled(struct worker *w, struct slot *s)
-{
-	int err = 0;
-
-	for (size_t i = 0; i < w->item.n_runs && !err; i++)
-		err = ask_to_fill(w, w->item.runs[i].start,
-				  div_up(w->item.runs[i].length, 1ull << w->bits));
-	return err;
-}
-
-static int write_filled(struct worker *w)
-{
-	if (w->item.kind == ITEM_FILL)
-		w->done.copied = w->done.written = plan_item_bytes(w->engine->plan,
-								   &w->item);
-	return 0;
-}
-
 static const struct worker_ops ops[] = {
 	[ITEM_COPY] = {prepare_copy, lease_copy, write_links},
 	[ITEM_COMPARE] = {prepare_copy, lease_copy, write_links},
@@ -355,16 +319,14 @@ static const struct worker_ops ops[] = {
 	[ITEM_FILL] = {worker_prepare_fill, worker_lease_fill, worker_write_fill},
 };
 
-static const struct worker_ops filled = {prepare_filled, lease_filled, write_filled};
-
 static const struct worker_ops *ops_of(const struct worker *w)
 {
 	const struct target *t = w->engine->target;
 	enum item_kind kind = w->item.kind;
 
 	if (t->held && kind == ITEM_FILL)
-		return &filled;
-	return shares_clusters(t) && kind == ITEM_COPY ? &filled : &ops[kind];
+		return &worker_filled;
+	return shares_clusters(t) && kind == ITEM_COPY ? &worker_filled : &ops[kind];
 }
 
 int worker_room(uint8_t **buf, size_t *size, size_t need)

@@ -87,5 +87,9 @@ int worker_write_clones(struct worker *w);
 int worker_prepare_fill(struct worker *w);
 int worker_lease_fill(struct worker *w, struct slot *s);
 int worker_write_fill(struct worker *w);
+/* While held, n clusters lie where the guest may write, too: the holder is to copy them. */
+int worker_ask_to_fill(struct worker *w, uint64_t guest, uint64_t n);
+/* For items of such clusters alone. */
+extern const struct worker_ops worker_filled;
 
 #endif

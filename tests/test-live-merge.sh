@@ -1,0 +1,356 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# chain-stream and chain-rebase while a holder serves the image to a guest.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lib-live.sh
+. "$(dirname "$0")/lib-live.sh"
+
+# A merge of the image that is held: the guest sees what it saw, during and after it, and
+# so does who opens the image at rest.
+assert_live()
+{
+	local wanted=$1
+
+	shift
+	hold D.qcow2 || return 0
+	assert_status 0 "$@"
+	assertEquals "the guest's disk after $*" "$HASH" "$(guest_content)"
+	assert_backing D.qcow2 "$wanted"
+	release
+	assert_merged D.qcow2 "$HASH" "$wanted"
+}
+
+testToNone()
+{
+	need_holder || return 0
+	make_chain
+	freeze A.qcow2 B.qcow2 C.qcow2
+	assert_live "" chain-stream -q D.qcow2
+	assert_frozen
+	assertEquals "quiet" "" "$(cat "$WORK/out" "$WORK/err")"
+}
+
+testToABase()
+{
+	need_holder || return 0
+	make_chain
+	freeze A.qcow2 B.qcow2 C.qcow2
+	assert_live A.qcow2 chain-stream -q -b A.qcow2 D.qcow2
+	assert_frozen
+}
+
+testDepthAndVerify()
+{
+	need_holder || return 0
+	make_chain
+	assert_live B.qcow2 chain-stream -q --verify --depth=3 D.qcow2
+}
+
+# 512 B: L2 tables that share a slice of our cache with others; 2M: leases of a few clusters
+testClusterSizes()
+{
+	local size
+
+	need_holder || return 0
+	for size in 512 4k 2M; do
+		rm -f ./*.qcow2
+		make_chain -o cluster_size=$size
+		assert_live "" chain-stream -q D.qcow2
+	done
+}
+
+testVersion2()
+{
+	need_holder || return 0
+	make_chain -o compat=0.10
+	assert_live A.qcow2 chain-stream -q -b A.qcow2 D.qcow2
+}
+
+testExtendedL2()
+{
+	need_holder || return 0
+	make_chain -o extended_l2=on
+	assert_live A.qcow2 chain-stream -q -b A.qcow2 D.qcow2
+}
+
+testExtendedL2ToNone()
+{
+	need_holder || return 0
+	make_chain -o extended_l2=on
+	assert_live "" chain-stream -q --verify D.qcow2
+}
+
+testExternalDataFile()
+{
+	need_holder || return 0
+	make_chain
+	rm D.qcow2
+	over D.qcow2 C.qcow2 -o data_file=D.data
+	fill D.qcow2 5 100k 100k
+	HASH=$(content D.qcow2)
+	assert_live "" chain-stream -q D.qcow2
+}
+
+# Compressed clusters move as they are: the file stays small.
+testCompressed()
+{
+	need_holder || return 0
+	make_chain
+	qemu-img convert -q -c -O qcow2 -B A.qcow2 -F qcow2 C.qcow2 B2.qcow2
+	rm D.qcow2
+	over D.qcow2 B2.qcow2
+	fill D.qcow2 5 1M 64k
+	HASH=$(content D.qcow2)
+	assert_live A.qcow2 chain-stream -q -b A.qcow2 D.qcow2
+	assertTrue "it stayed small: $(bytes D.qcow2)" "[ $(bytes D.qcow2) -lt 1500000 ]"
+}
+
+# Zeros that only data shows, over a base that reads zero: left out, and FINISH agrees.
+testZerosInData()
+{
+	need_holder || return 0
+	new A.qcow2 5M
+	over B.qcow2 A.qcow2
+	fill B.qcow2 2 1M 1M
+	put B.qcow2 'write -P 0 2M 1M'
+	over D.qcow2 B.qcow2
+	HASH=$(content D.qcow2)
+	assert_live A.qcow2 chain-stream -q -b A.qcow2 D.qcow2
+	assertTrue "they were not stored" "[ $(bytes D.qcow2) -lt 2000000 ]"
+}
+
+testRawBase()
+{
+	need_holder || return 0
+	truncate -s 5M A.raw
+	dd if="$(seed_file 3)" of=A.raw bs=64k seek=3 conv=notrunc status=none
+	FORMAT=raw over B.qcow2 A.raw
+	fill B.qcow2 2 1M 1M
+	over D.qcow2 B.qcow2
+	HASH=$(content D.qcow2)
+	assert_live A.raw chain-stream -q -b A.raw D.qcow2
+}
+
+testRebase()
+{
+	need_holder || return 0
+	make_chain
+	new E.qcow2 5M
+	fill E.qcow2 1 0 2M
+	assert_live E.qcow2 chain-rebase -q -F qcow2 -b E.qcow2 D.qcow2
+	# to none, and to another layer of the chain
+	rm -f ./*.qcow2
+	make_chain
+	assert_live "" chain-rebase -q --verify -b '' D.qcow2
+	rm -f ./*.qcow2
+	make_chain
+	assert_live B.qcow2 chain-rebase -q -b B.qcow2 D.qcow2
+}
+
+# What the guest wrote before, during and after is there; the merge is durable.
+testGuestWrites()
+{
+	need_holder || return 0
+	make_slow_chain 24
+	cp D.qcow2 other.qcow2
+	hold D.qcow2 || return 0
+	guest_fill 7 3M 200k
+	put other.qcow2 "write -s $(seed_file 7) 3M 200k"
+	start chain-stream -q --rate=16M D.qcow2
+	merge_runs
+	guest_fill 8 20M 1M
+	guest 'write -z 22M 300k' 'discard 10M 64k' flush
+	put other.qcow2 "write -s $(seed_file 8) 20M 1M" 'write -z 22M 300k' 'write -z 10M 64k'
+	finish
+	assertEquals "status: $(cat "$WORK/bg.err")" 0 "$STATUS"
+	guest_fill 9 30M 100k
+	put other.qcow2 "write -s $(seed_file 9) 30M 100k"
+	HASH=$(content other.qcow2)
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	kill_holder
+	assert_content D.qcow2 "$HASH"
+	assert_leaks_at_worst D.qcow2
+	assertEquals "" "$(backing D.qcow2)"
+}
+
+# The swallowed images are closed and free for others, the base is not.
+testSwallowedAreClosed()
+{
+	need_holder || return 0
+	make_chain
+	hold D.qcow2 || return 0
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	assertTrue "C can be written" "qemu-io -f qcow2 -c 'write 0 512' C.qcow2"
+	assertFalse "A cannot" "qemu-io -f qcow2 -c 'write 0 512' A.qcow2"
+	release
+	assert_merged D.qcow2 "$HASH" A.qcow2
+}
+
+testDryRunAndRefusals()
+{
+	need_holder || return 0
+	make_chain
+	hold D.qcow2 || return 0
+	sum=$(sha256sum D.qcow2)
+	assert_status 0 chain-stream -n -b A.qcow2 D.qcow2
+	assert_err 'about right'
+	assert_status 75 chain-rebase -u -b '' D.qcow2
+	assert_one_error
+	assert_err 'held by pid [0-9]+ \(nbdkit\)'
+	assertEquals "nothing changed" "$sum" "$(sha256sum D.qcow2)"
+	# a worker that searches for the page in another folder
+	CHAIN_RUNTIME_DIR=$WORK/elsewhere assert_status 75 chain-stream -q D.qcow2
+	assert_one_error
+	assert_err "in use by pid [0-9]+ \(nbdkit\) of user .*$WORK/elsewhere"
+	release
+}
+
+testInternalSnapshots()
+{
+	need_holder || return 0
+	make_snapshot_chain
+	hold D.qcow2 || return 0
+	assert_status 65 chain-stream -q D.qcow2
+	assert_one_error
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	release
+}
+
+testNothingToDo()
+{
+	need_holder || return 0
+	make_chain
+	hold D.qcow2 || return 0
+	assert_status 0 chain-stream -b C.qcow2 D.qcow2
+	assert_err 'nothing to do'
+	assert_status 64 chain-stream -b D.qcow2 D.qcow2
+	release
+	assert_content D.qcow2 "$HASH"
+}
+
+testOneAtATime()
+{
+	need_holder || return 0
+	make_slow_chain 16
+	hold D.qcow2 || return 0
+	start chain-stream -q --rate=4M D.qcow2
+	merge_runs
+	until_true 5 chain-stream --pause D.qcow2
+	assert_status 75 chain-stream -q D.qcow2
+	assert_one_error
+	assert_status 0 chain-stream --resume D.qcow2
+	assert_status 0 chain-stream --set-rate=0 D.qcow2
+	finish
+	assertEquals "status: $(cat "$WORK/bg.err")" 0 "$STATUS"
+	release
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+# Stopped by a signal, a time limit, a cancel: sound, and the next run goes on from there.
+testStopped()
+{
+	need_holder || return 0
+	make_slow_chain 24
+	hold D.qcow2 || return 0
+	assert_status 75 chain-stream -q --rate=4M --time-limit=1s D.qcow2
+	start chain-stream -q --rate=4M D.qcow2
+	sleep 1
+	kill -TERM "$PID"
+	finish
+	assertEquals 143 "$STATUS"
+	start chain-stream -q --rate=4M D.qcow2
+	sleep 0.5
+	assert_status 0 chain-stream --cancel D.qcow2
+	finish
+	assertEquals 75 "$STATUS"
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	assert_backing D.qcow2 B.qcow2
+	assert_status 0 chain-stream -v D.qcow2
+	# 24 MiB less the guest's own half: some of it was there already
+	copied=$(awk '$1 == "copied" {print $(NF - 1)}' "$WORK/err")
+	assertTrue "it went on: $copied" "[ $copied -lt 23000000 ]"
+	release
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+# kill -9 of the worker: nothing leaks, the holder goes on.
+testWorkerKilled()
+{
+	need_holder || return 0
+	make_slow_chain 24
+	hold D.qcow2 || return 0
+	for _ in 1 2 3; do
+		start chain-stream -q --rate=6M D.qcow2
+		sleep 0.8
+		kill -9 "$PID"
+		finish
+		guest 'read 0 1M' 'write 40M 64k' 'write -z 40M 64k' flush
+	done
+	assert_status 0 chain-stream -q D.qcow2
+	release
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+# kill -9 of the holder: the worker ends at once, and the merge can go on at rest.
+testHolderKilled()
+{
+	need_holder || return 0
+	make_slow_chain 24
+	hold D.qcow2 || return 0
+	start chain-stream -q --rate=6M D.qcow2
+	sleep 1
+	kill_holder
+	finish
+	assertEquals 69 "$STATUS"
+	assertEquals "one line: $(cat "$WORK/bg.err")" 1 "$(wc -l <"$WORK/bg.err")"
+	assert_content D.qcow2 "$HASH"
+	assert_leaks_at_worst D.qcow2
+	assert_backing D.qcow2 B.qcow2
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+# A holder that does not answer keeps nobody for long.
+testHolderStands()
+{
+	need_holder || return 0
+	make_slow_chain 8
+	hold D.qcow2 || return 0
+	start chain-stream -q --rate=2M D.qcow2
+	sleep 0.5
+	kill -STOP "$HOLDER"
+	kill -TERM "$PID"
+	finish
+	kill -CONT "$HOLDER"
+	assertEquals 143 "$STATUS"
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	release
+}
+
+testEvents()
+{
+	need_holder || need jq || return 0
+	make_chain
+	hold D.qcow2 || return 0
+	assert_status 0 chain-stream --json -b A.qcow2 D.qcow2
+	assertEquals "created running waiting pending concluded null" \
+		"$(jq -r 'select(.event == "JOB_STATUS_CHANGE").data.status' "$WORK/out" |
+			tr '\n' ' ' | sed 's/ $//')"
+	release
+}
+
+testPrintMerged()
+{
+	need_holder || return 0
+	make_chain
+	hold D.qcow2 || return 0
+	assert_status 0 chain-stream -q --print-merged -b A.qcow2 D.qcow2
+	assertEquals "$PWD/C.qcow2 $PWD/B.qcow2" "$(tr '\n' ' ' <"$WORK/out" | sed 's/ $//')"
+	release
+}
+
+# shellcheck disable=SC1091
+. shunit2

@@ -286,8 +286,28 @@ static int discard(struct holder *h, uint64_t count, uint64_t offset, unsigned f
 	return !err && flags & HOLDER_FUA ? holder_flush(h) : err;
 }
 
+/*
+ * Only whole clusters are quick. Said before anything is changed: who is refused writes the
+ * zeros himself, and may count on the rest being as it was.
+ */
+static bool is_whole(struct holder *h, uint64_t count, uint64_t offset)
+{
+	uint64_t end = offset + count, mask;
+	unsigned slot = epoch_enter(&h->epoch);
+
+	mask = (1ull << atomic_load(&h->view)->active->bits) - 1;
+	epoch_leave(&h->epoch, slot);
+	return !(offset & mask) && (!(end & mask) || end == h->size);
+}
+
 int holder_zero(struct holder *h, uint64_t count, uint64_t offset, unsigned flags)
 {
+	int err = check_range(h, count, offset);
+
+	if (err)
+		return err;
+	if (flags & HOLDER_FAST && !is_whole(h, count, offset))
+		return fail(EOPNOTSUPP, "zeroing a part of a cluster writes data");
 	return discard(h, count, offset, flags, false);
 }
 

@@ -57,6 +57,14 @@ holder_answers()
 	[ -s "$WORK/holder.pid" ] && nbdinfo --size "$NBD"
 }
 
+# Wait until a merge of the image (D.qcow2) is under way, and has copied something.
+live_runs()
+{
+	# shellcheck disable=SC2016
+	until_true 10 bash -c 'chain-info --jobs --json "$1" | grep -q "\"copied\": [1-9]"' - \
+		"${1:-D.qcow2}" || fail "no merge runs"
+}
+
 # The holder ends in order; its status in STATUS.
 release()
 {

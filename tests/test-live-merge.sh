@@ -160,7 +160,7 @@ testGuestWrites()
 	guest_fill 7 3M 200k
 	put other.qcow2 "write -s $(seed_file 7) 3M 200k"
 	start chain-stream -q --rate=16M D.qcow2
-	merge_runs
+	live_runs
 	guest_fill 8 20M 1M
 	guest 'write -z 22M 300k' 'discard 10M 64k' flush
 	put other.qcow2 "write -s $(seed_file 8) 20M 1M" 'write -z 22M 300k' 'write -z 10M 64k'
@@ -237,7 +237,7 @@ testOneAtATime()
 	make_slow_chain 16
 	hold D.qcow2 || return 0
 	start chain-stream -q --rate=4M D.qcow2
-	merge_runs
+	live_runs
 	until_true 5 chain-stream --pause D.qcow2
 	assert_status 75 chain-stream -q D.qcow2
 	assert_one_error
@@ -257,12 +257,12 @@ testStopped()
 	hold D.qcow2 || return 0
 	assert_status 75 chain-stream -q --rate=4M --time-limit=1s D.qcow2
 	start chain-stream -q --rate=4M D.qcow2
-	sleep 1
+	live_runs
 	kill -TERM "$PID"
 	finish
 	assertEquals 143 "$STATUS"
 	start chain-stream -q --rate=4M D.qcow2
-	sleep 0.5
+	live_runs
 	assert_status 0 chain-stream --cancel D.qcow2
 	finish
 	assertEquals 75 "$STATUS"
@@ -284,7 +284,7 @@ testWorkerKilled()
 	hold D.qcow2 || return 0
 	for _ in 1 2 3; do
 		start chain-stream -q --rate=6M D.qcow2
-		sleep 0.8
+		live_runs
 		kill -9 "$PID"
 		finish
 		guest 'read 0 1M' 'write 40M 64k' 'write -z 40M 64k' flush
@@ -301,7 +301,7 @@ testHolderKilled()
 	make_slow_chain 24
 	hold D.qcow2 || return 0
 	start chain-stream -q --rate=6M D.qcow2
-	sleep 1
+	live_runs
 	kill_holder
 	finish
 	assertEquals 69 "$STATUS"
@@ -320,7 +320,7 @@ testHolderStands()
 	make_slow_chain 8
 	hold D.qcow2 || return 0
 	start chain-stream -q --rate=2M D.qcow2
-	sleep 0.5
+	live_runs
 	kill -STOP "$HOLDER"
 	kill -TERM "$PID"
 	finish

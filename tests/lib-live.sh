@@ -25,7 +25,7 @@ holder_preload()
 # Why a test is left out, where there can be no holder. Use as: need_holder || return 0
 need_holder()
 {
-	need nbdkit qemu-io qemu-img nbdsh || return 1
+	need nbdkit nbdinfo qemu-io qemu-img jq || return 1
 	[ -e "$PLUGIN" ] && return 0
 	skip "there is no $PLUGIN"
 	return 1
@@ -61,8 +61,9 @@ holder_answers()
 live_runs()
 {
 	# shellcheck disable=SC2016
-	until_true 10 bash -c 'chain-info --jobs --json "$1" | grep -q "\"copied\": [1-9]"' - \
-		"${1:-D.qcow2}" || fail "no merge runs"
+	until_true 10 bash -c 'chain-info --jobs --json "$1" |
+		jq -e ".[] | select(.alive and .copied > 0)"' - "${1:-D.qcow2}" ||
+		fail "no merge runs"
 }
 
 # The holder ends in order; its status in STATUS.

@@ -44,11 +44,16 @@ static void warn(struct merge_result *r, const char *path, const char *why)
 /* A page of this inode said that it is held: is it this inode that the path leads to? */
 static int lock_held(const struct setup *s, struct image *img)
 {
+	int err;
+
 	if (img->dev != s->held->dev || img->ino != s->held->ino)
 		return fail_in(fail(EAGAIN, "another file has been put in its place; try "
 					    "again"),
 			       img->path);
-	return s->options->dry_run ? 0 : lock_take_untested(img->fd, LOCK_WRITER);
+	if (s->options->dry_run)
+		return 0;
+	err = lock_take_untested(img->fd, LOCK_WRITER);
+	return err ? fail_in(err, img->path) : 0;
 }
 
 static int lock_one(const struct setup *s, struct image *img, enum lock_role role)

@@ -12,6 +12,7 @@
 #include "base/io.h"
 #include "base/size.h"
 #include "holder/resolve.h"
+#include "holder/session.h"
 #include "holder/state.h"
 #include "holder/write.h"
 #include "image/bitmaps.h"
@@ -25,12 +26,12 @@
 /* A worker whose holder died ends by itself, and nobody may write before it has. */
 #define FENCED_MS 10000
 
-/* Is there a page of a dead holder whose worker still lives? */
+/* Is there a page of a dead holder, whose worker may still live? */
 static bool has_fenced_worker(const struct image *img)
 {
 	struct page_view *view = malloc(sizeof(*view));
 	bool fenced = view && page_find(img->dev, img->ino, view) == 0 &&
-		      !view->owner_alive && view->worker_alive;
+		      !view->owner_alive;
 
 	free(view);
 	fail_clear();
@@ -136,22 +137,24 @@ int holder_open(struct holder **out, const struct holder_options *o)
 
 int holder_start(struct holder *h)
 {
-	const struct view *v = atomic_load(&h->view);
-	int err = 0;
+	const struct image *img = h->chain->links[0].image;
+	struct page *page = NULL;
+	int err;
 
 	if (h->options.readonly)
 		return 0;
 	/* Without a page (a full /dev/shm) the guest is served all the same. */
-	if (page_hold(&h->page, v->active->img->dev, v->active->img->ino) < 0)
+	if (page_hold(&page, img->dev, img->ino) < 0)
 		fail_clear();
+	h->page = page;
 	err = commits_start(&h->commits);
-	if (!err && h->page) {
-		err = pthread_create(&h->control, NULL, holder_control, h);
-		if (err)
-			return fail_errno(err, "cannot start a thread");
-		h->control_running = true;
-	}
-	return err;
+	if (err)
+		return err;
+	err = pthread_create(&h->control, NULL, holder_control, h);
+	if (err)
+		return fail_errno(err, "cannot start a thread");
+	h->control_running = true;
+	return 0;
 }
 
 int holder_make_writable(struct holder *h)
@@ -382,8 +385,7 @@ void holder_connections(struct holder *h, int change)
 {
 	int n = atomic_fetch_add(&h->connections, change) + change;
 
-	if (h->page)
-		page_connections(h->page, n < 0 ? 0 : (unsigned)n);
+	page_connections(h->page, n < 0 ? 0 : (unsigned)n);
 }
 
 void holder_swap(struct holder *h, struct view *fresh)
@@ -429,6 +431,7 @@ int holder_close(struct holder *h)
 		pthread_join(h->control, NULL);
 	commits_stop(&h->commits);
 	v = atomic_load(&h->view);
+	session_close(h);
 	if (h->writable) {
 		pthread_mutex_lock(&h->commits.writing);
 		err = holder_finish_active(h, v->active);

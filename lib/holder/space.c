@@ -86,6 +86,50 @@ void space_give_back(struct space *s, uint64_t host, uint64_t count)
 	add(&s->limbo, (struct space_run){host, count, 0});
 }
 
+int space_keep(struct space *s, uint64_t cluster)
+{
+	LOCK_SCOPE(&s->lock);
+	int err = array_room(&s->kept, &s->cap_kept, s->n_kept);
+
+	if (!err)
+		s->kept[s->n_kept++] = cluster;
+	return err;
+}
+
+/* The last ones first: it is the open cluster that is asked for. */
+static bool is_kept(const struct space *s, uint64_t cluster)
+{
+	for (size_t i = s->n_kept; i--;)
+		if (s->kept[i] == cluster)
+			return true;
+	return false;
+}
+
+bool space_is_kept(struct space *s, uint64_t cluster)
+{
+	LOCK_SCOPE(&s->lock);
+
+	return is_kept(s, cluster);
+}
+
+void space_unkeep(struct space *s)
+{
+	uint64_t stamp = epoch_next(s->epoch);
+	LOCK_SCOPE(&s->lock);
+
+	for (size_t i = 0; i < s->n_kept; i++) {
+		uint64_t count;
+
+		if (refs_get(s->img, s->kept[i], &count) < 0)
+			fail_clear();
+		else if (!count)
+			add(&s->limbo,
+			    (struct space_run){s->kept[i] << s->img->cluster_bits, 1,
+					       stamp});
+	}
+	s->n_kept = 0;
+}
+
 void space_limbo(struct space *s, const struct raises *freed)
 {
 	uint64_t stamp = epoch_next(s->epoch), seen = 0;
@@ -102,7 +146,7 @@ void space_limbo(struct space *s, const struct raises *freed)
 			/* a snapshot, or another compressed cluster, may still use it */
 			if (refs_get(s->img, cluster, &count) < 0)
 				fail_clear();
-			else if (!count)
+			else if (!count && !is_kept(s, cluster))
 				add(&s->limbo,
 				    (struct space_run){cluster << s->img->cluster_bits, 1,
 						       stamp});
@@ -199,5 +243,6 @@ void space_release(struct space *s)
 		free(s->alloc.blocks);
 	free(s->free.items);
 	free(s->limbo.items);
+	free(s->kept);
 	pthread_mutex_destroy(&s->lock);
 }

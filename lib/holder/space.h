@@ -37,6 +37,12 @@ struct space {
 	struct alloc alloc; /* has a lock of its own, taken inside lock */
 	pthread_mutex_t lock; /* over what follows */
 	struct space_runs free, limbo;
+	/*
+	 * Host clusters that a worker puts compressed clusters into: when they are freed
+	 * they are not used again before space_unkeep.
+	 */
+	uint64_t *kept;
+	size_t n_kept, cap_kept;
 	bool no_punch; /* the file system has no holes: nothing is used again */
 };
 
@@ -63,6 +69,12 @@ bool space_has_limbo(struct space *s);
 
 /* Has the file system come down to what a guest should find: max(256 MiB, 1 %)? */
 bool space_is_short(struct space *s);
+
+/* A host cluster (index) that is not used again for now, even when its refcount is 0. */
+int space_keep(struct space *s, uint64_t cluster);
+bool space_is_kept(struct space *s, uint64_t cluster);
+/* No more; everything that was linked is committed: what has no refcount is free. */
+void space_unkeep(struct space *s);
 
 /* After the last commit: cut the file. */
 int space_close(struct space *s);

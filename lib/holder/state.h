@@ -33,7 +33,7 @@ struct holder {
 	pthread_cond_t gate_opened;
 
 	/* The page and who answers there ---------------------------------------- */
-	struct page *page; /* NULL: readonly, or it could not be had */
+	_Atomic(struct page *) page; /* NULL: readonly, or it could not be had */
 	pthread_t control;
 	bool control_running;
 	_Atomic bool stop;

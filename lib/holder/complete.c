@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The holder's own look before the header is switched. It trusts the worker in one thing
+ * only: SAME, that what it read in both chains is equal.
+ */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/fail.h"
+#include "base/size.h"
+#include "chain/walk.h"
+#include "holder/session.h"
+#include "image/map.h"
+
+struct look {
+	const struct session *session;
+	struct active *active;
+	bool rebase;
+	struct chain_walk
+		answer; /* swallowed images; all of the old chain for a rebase */
+	struct chain_walk fresh; /* the new chain */
+};
+
+static bool reads_zero(const struct chain_walk *w, const struct chain_extent *e)
+{
+	return e->extent.kind == EXTENT_ZERO ||
+	       (e->extent.kind == EXTENT_HOLE && w->to == w->chain->count);
+}
+
+static bool same_source(const struct look *l, const struct chain_extent *a,
+			const struct chain_extent *b)
+{
+	const struct image *x = l->answer.chain->links[a->depth].image;
+	const struct image *y = l->fresh.chain->links[b->depth].image;
+
+	return image_same_file(x, y) && a->extent.kind == b->extent.kind &&
+	       a->extent.host == b->extent.host && a->extent.skip == b->extent.skip;
+}
+
+/* Does [pos, pos + *run) read the same in both chains, by metadata? */
+static int is_same(struct look *l, uint64_t pos, uint64_t *run, bool *same)
+{
+	struct chain_extent a, b;
+	int err = chain_walk_at(&l->answer, pos, *run, &a);
+
+	if (err)
+		return err;
+	*run = a.extent.length;
+	*same = !l->rebase && a.extent.kind == EXTENT_HOLE;
+	if (*same)
+		return 0;
+	err = chain_walk_at(&l->fresh, pos, *run, &b);
+	if (err)
+		return err;
+	*run = b.extent.length;
+	if (reads_zero(&l->answer, &a))
+		*same = reads_zero(&l->fresh, &b);
+	else if (l->rebase && !reads_zero(&l->fresh, &b))
+		*same = same_source(l, &a, &b);
+	return 0;
+}
+
+/* Did the worker say so of every cluster that the bytes touch? */
+static int check_told(const struct look *l, uint64_t pos, uint64_t length)
+{
+	unsigned bits = l->active->bits;
+	uint64_t first = pos >> bits, last = (pos + length - 1) >> bits;
+
+	if (intervals_have(&l->session->same, first, last - first + 1))
+		return 0;
+	return fail(EAGAIN, "the merge is not complete at guest offset %" PRIu64, pos);
+}
+
+static int look_at_hole(struct look *l, uint64_t pos, uint64_t length)
+{
+	uint64_t end = pos + length;
+	int err = 0;
+
+	while (pos < end && !err) {
+		uint64_t run = end - pos;
+		bool same = false;
+
+		err = is_same(l, pos, &run, &same);
+		if (!err && !same)
+			err = check_told(l, pos, run);
+		pos += run;
+	}
+	return err;
+}
+
+static int look_at_all(struct look *l)
+{
+	struct image *img = l->active->img;
+	uint64_t pos = 0;
+	int err = 0;
+
+	while (pos < img->size && !err) {
+		struct extent e;
+
+		err = image_map(img, 0, pos, img->size - pos, &e);
+		if (err)
+			return fail_in(err, img->path);
+		if (e.kind == EXTENT_HOLE)
+			err = look_at_hole(l, pos, e.length);
+		pos += e.length;
+	}
+	return err;
+}
+
+int session_complete(struct holder *h, size_t keep, const struct chain *fresh)
+{
+	const struct chain *c = h->chain;
+	struct look l = {.session = h->session,
+			 .active = atomic_load(&h->view)->active,
+			 .rebase = fresh != NULL};
+	int err = chain_walk_init(&l.answer, c, 1, fresh ? c->count : keep);
+
+	if (!err && fresh)
+		err = chain_walk_init(&l.fresh, fresh, 0, fresh->count);
+	else if (!err)
+		err = chain_walk_init(&l.fresh, c, keep, c->count);
+	if (!err)
+		err = look_at_all(&l);
+	chain_walk_release(&l.answer);
+	chain_walk_release(&l.fresh);
+	return err;
+}

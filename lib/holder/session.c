@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: MIT */
+/* Leases, links and what goes with them. */
+#include "holder/session.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+#include "base/size.h"
+#include "holder/region.h"
+#include "holder/write.h"
+
+#define LEASE_MOST (256ull << 20) /* bytes, of one request */
+#define SAME_MOST 262144u /* intervals: 4 MiB */
+
+static struct view *view_of(const struct holder *h)
+{
+	return atomic_load(&h->view);
+}
+
+static struct active *active_of(const struct holder *h)
+{
+	return view_of(h)->active;
+}
+
+int session_find(const struct holder *h, uint64_t dev, uint64_t ino, size_t *depth)
+{
+	const struct chain *c = h->chain;
+
+	for (size_t i = 1; i < c->count; i++)
+		if (c->links[i].image->dev == dev && c->links[i].image->ino == ino) {
+			*depth = i;
+			return 0;
+		}
+	return fail(EINVAL, "the base is not in the chain as its holder has it");
+}
+
+static int check_hello(const struct holder *h, const struct mail_hello *hello)
+{
+	const struct image *img = active_of(h)->img;
+	size_t depth = 0;
+	int err = 0;
+
+	if (hello->dev != img->dev || hello->ino != img->ino)
+		return fail(EAGAIN, "is not the active image any more");
+	if (hello->type == MAIL_SNAPSHOT)
+		return 0;
+	if (hello->type != MAIL_STREAM && hello->type != MAIL_REBASE)
+		return fail(EPROTO, "a merge of a kind that this holder does not know");
+	if (img->n_tables > 1)
+		return fail(ENOTSUP, "has internal snapshots, whose content a merge must "
+				     "keep too; merge it at rest");
+	if (hello->type == MAIL_STREAM && hello->has_base)
+		err = session_find(h, hello->base_dev, hello->base_ino, &depth);
+	if (!err && depth == 1)
+		err = fail(EINVAL, "the base is the backing file already");
+	return err;
+}
+
+int session_hello(struct holder *h, const struct mail_request *rq, struct mail_answer *an)
+{
+	int err;
+
+	session_end(h);
+	err = check_hello(h, &rq->hello);
+	if (!err)
+		err = holder_make_writable(h);
+	if (err)
+		return err;
+	h->session = calloc(1, sizeof(*h->session));
+	if (!h->session)
+		return fail(ENOMEM, "out of memory");
+	h->session->number = rq->session;
+	h->session->hello = rq->hello;
+	return 0;
+}
+
+/*
+ * Clusters that were never linked go back. Clusters of blobs were kept from being used again
+ * while the worker might still put another blob there; whether they are free now a commit has
+ * to say first, which counts all that was linked.
+ */
+void session_end(struct holder *h)
+{
+	struct session *s = h->session;
+	struct active *a = active_of(h);
+
+	if (!s)
+		return;
+	h->session = NULL;
+	for (size_t i = 0; i < s->leases.count; i++)
+		space_give_back(&a->space, s->leases.items[i].start << a->bits,
+				s->leases.items[i].end - s->leases.items[i].start);
+	if (commits_flush(&h->commits) == 0) {
+		/* no commit is between lowering a refcount and looking what is kept */
+		LOCK_SCOPE(&h->commits.writing);
+
+		space_unkeep(&a->space);
+	} else {
+		fail_clear();
+	}
+	intervals_release(&s->leases);
+	intervals_release(&s->same);
+	free(s);
+}
+
+void session_close(struct holder *h)
+{
+	if (!h->session)
+		return;
+	intervals_release(&h->session->leases);
+	intervals_release(&h->session->same);
+	free(TAKE(h->session));
+}
+
+int session_lease(struct holder *h, const struct mail_request *rq, struct mail_answer *an)
+{
+	struct active *a = active_of(h);
+	uint64_t want = rq->values[0], host, got;
+	int err;
+
+	if (a->external)
+		return fail(EPROTO, "an external data file has nothing to lease");
+	if (!want || want > max_u64(LEASE_MOST >> a->bits, 1))
+		return fail(EPROTO, "%" PRIu64 " clusters at once are too many", want);
+	if (space_is_short(&a->space))
+		return fail(ENOSPC,
+			    "what is left on the file system is kept for the guest");
+	err = space_take(&a->space, want, &host, &got);
+	if (err)
+		return err;
+	err = intervals_add(&h->session->leases, host >> a->bits, got);
+	if (err) {
+		space_give_back(&a->space, host, got);
+		return err;
+	}
+	an->values[0] = host;
+	an->values[1] = got;
+	return 0;
+}
+
+enum outcome { LINKED, LOST, BUSY };
+
+/* Is it a run of the disk's clusters? */
+static int check_guest(const struct active *a, const struct mail_run *r)
+{
+	uint64_t bytes, end;
+
+	if (!r->clusters || r->guest & ((1ull << a->bits) - 1) ||
+	    mul_u64(r->clusters, 1ull << a->bits, &bytes) ||
+	    add_u64(r->guest, bytes, &end) ||
+	    end > round_up(a->img->size, 1ull << a->bits))
+		return fail(EPROTO, "a run of guest clusters that makes no sense");
+	return 0;
+}
+
+/* Does the worker have these host clusters? */
+static int check_host(const struct holder *h, const struct mail_run *r)
+{
+	struct active *a = active_of(h);
+	uint64_t first = r->host >> a->bits, last;
+
+	if (r->kind == MAIL_DATA && !(r->host & ((1ull << a->bits) - 1)) &&
+	    intervals_have(&h->session->leases, first, r->clusters))
+		return 0;
+	if (r->kind == MAIL_BLOB && r->clusters == 1 && r->stored &&
+	    r->stored <= 2ull << a->bits && !(r->host & 511)) {
+		last = (r->host + r->stored - 1) >> a->bits;
+		while (first <= last && (intervals_have(&h->session->leases, first, 1) ||
+					 space_is_kept(&a->space, first)))
+			first++;
+		if (first > last)
+			return 0;
+	}
+	return fail(EPROTO, "host clusters that were not leased");
+}
+
+/* The word of cluster i of the run, and what its refcounts need. */
+static int word_of(const struct active *a, const struct mail_request *rq,
+		   const struct mail_run *r, uint64_t i, struct qcow2_word *w,
+		   struct raise *raise)
+{
+	const struct qcow2_header *h = &a->img->header;
+	uint64_t host = r->host + (i << a->bits);
+	int err;
+
+	*raise = (struct raise){0};
+	if (rq->op == MAIL_ZERO) {
+		*w = qcow2_word_zero(h);
+		return 0;
+	}
+	if (r->kind == MAIL_DATA) {
+		*w = qcow2_word_data(h, host, true);
+		return 0;
+	}
+	err = qcow2_word_deflated(h, r->host, r->stored, w);
+	if (err)
+		return fail(EPROTO, "compressed data that no word can name");
+	raise->cluster = host >> a->bits;
+	raise->count = ((host + r->stored - 1) >> a->bits) - raise->cluster + 1;
+	raise->add = 1;
+	return 0;
+}
+
+/* Link one cluster if the guest was not there. */
+static int link_one(struct active *a, uint64_t cluster, struct qcow2_word w, bool fresh,
+		    const struct raise *raise, enum outcome *out)
+{
+	struct qcow2_mapping m;
+	struct region *r;
+	int err = region_get(a, cluster, &r);
+
+	if (err)
+		return err;
+	err = qcow2_word_decode(&a->img->header, region_word(a, r, cluster), &m);
+	*out = region_is_busy(r, cluster) ? BUSY : m.kind == QCOW2_HOLE ? LINKED : LOST;
+	if (!err && *out == LINKED)
+		err = active_ready(a, r);
+	if (!err && *out == LINKED)
+		err = active_publish(a, r, cluster, w, fresh,
+				     raise->count ? raise : NULL);
+	region_put(a, r);
+	return err;
+}
+
+/* What becomes of the lease of a cluster that was linked or lost. */
+static int settle(struct holder *h, const struct mail_run *r, uint64_t i,
+		  enum outcome out, const struct raise *raise)
+{
+	struct session *s = h->session;
+	struct active *a = active_of(h);
+	uint64_t host = (r->host >> a->bits) + i;
+	int err = 0;
+
+	if (r->kind == MAIL_DATA) {
+		err = intervals_remove(&s->leases, host, 1);
+		if (!err && out == LOST)
+			space_give_back(&a->space, host << a->bits, 1);
+		return err;
+	}
+	/* more blobs may come into these clusters, whatever becomes of this one */
+	for (uint64_t n = 0; n < raise->count && out == LINKED && !err; n++)
+		if (intervals_have(&s->leases, raise->cluster + n, 1))
+			err = space_keep(&a->space, raise->cluster + n)
+				      ?: intervals_remove(&s->leases, raise->cluster + n,
+							  1);
+	return err;
+}
+
+static int deal_with(struct holder *h, const struct mail_request *rq,
+		     const struct mail_run *r, uint64_t i, enum outcome *out)
+{
+	struct active *a = active_of(h);
+	uint64_t cluster = (r->guest >> a->bits) + i;
+	struct raise raise = {0};
+	struct qcow2_word w;
+	bool busy;
+	int err;
+
+	if (rq->op == MAIL_FILL) {
+		err = guest_fill(view_of(h), cluster, &busy);
+		*out = busy ? BUSY : LINKED;
+		return err;
+	}
+	err = word_of(a, rq, r, i, &w, &raise);
+	/* Kept before it is linked: a guest may free it the moment after. */
+	if (!err && rq->op == MAIL_LINK && r->kind == MAIL_BLOB)
+		err = settle(h, r, i, LINKED, &raise);
+	if (!err)
+		err = link_one(a, cluster, w, rq->op == MAIL_LINK && r->kind == MAIL_DATA,
+			       &raise, out);
+	if (!err && rq->op == MAIL_LINK && r->kind == MAIL_DATA && *out != BUSY)
+		err = settle(h, r, i, *out, &raise);
+	return err;
+}
+
+static int link_runs(struct holder *h, const struct mail_request *rq,
+		     struct mail_answer *an)
+{
+	uint32_t run = 0;
+	int err = 0;
+
+	for (; run < rq->count && !err; run++) {
+		const struct mail_run *r = &rq->runs[run];
+
+		err = check_guest(active_of(h), r);
+		if (!err && rq->op == MAIL_LINK)
+			err = check_host(h, r);
+		/* All marks of a run go into one answer. */
+		if (err || (run && an->count + r->clusters > MAIL_MARKS))
+			break;
+		if (r->clusters > MAIL_MARKS)
+			return fail(EPROTO, "a run of too many clusters");
+		for (uint32_t i = 0; i < r->clusters && !err; i++) {
+			enum outcome out = LINKED;
+
+			err = deal_with(h, rq, r, i, &out);
+			if (!err && out == BUSY)
+				an->marks[an->count++] = (struct mail_mark){run, i};
+			an->values[0] += !err && out == LINKED;
+			an->values[1] += !err && out == LOST;
+		}
+	}
+	an->values[2] = run;
+	return err;
+}
+
+int session_link(struct holder *h, const struct mail_request *rq, struct mail_answer *an)
+{
+	const struct active *a = active_of(h);
+	unsigned slot;
+	int err;
+
+	if (!rq->count || rq->count > MAIL_RUNS)
+		return fail(EPROTO, "%" PRIu32 " runs at once", rq->count);
+	if (rq->op == MAIL_ZERO && a->img->header.version < 3)
+		return fail(EPROTO, "version 2 has no word for zero");
+	if (rq->op == MAIL_LINK && a->external)
+		return fail(EPROTO, "an external data file has nothing to link");
+	slot = epoch_enter(&h->epoch);
+	err = link_runs(h, rq, an);
+	epoch_leave(&h->epoch, slot);
+	return err;
+}
+
+int session_same(struct holder *h, const struct mail_request *rq, struct mail_answer *an)
+{
+	const struct active *a = active_of(h);
+	struct session *s = h->session;
+	uint32_t i = 0;
+	int err = 0;
+
+	if (rq->count > MAIL_RUNS)
+		return fail(EPROTO, "%" PRIu32 " runs at once", rq->count);
+	for (; i < rq->count && s->same.count < SAME_MOST && !err; i++) {
+		err = check_guest(a, &rq->runs[i]);
+		if (!err)
+			err = intervals_add(&s->same, rq->runs[i].guest >> a->bits,
+					    rq->runs[i].clusters);
+	}
+	an->values[0] = i;
+	return err;
+}
+
+int session_release(struct holder *h, const struct mail_request *rq,
+		    struct mail_answer *an)
+{
+	struct active *a = active_of(h);
+	struct session *s = h->session;
+	int err = 0;
+
+	if (rq->count > MAIL_RUNS)
+		return fail(EPROTO, "%" PRIu32 " runs at once", rq->count);
+	for (uint32_t i = 0; i < rq->count && !err; i++) {
+		const struct mail_run *r = &rq->runs[i];
+		uint64_t first = r->host >> a->bits;
+
+		if (!r->clusters || !intervals_have(&s->leases, first, r->clusters))
+			return fail(EPROTO, "host clusters that were not leased");
+		err = intervals_remove(&s->leases, first, r->clusters);
+		if (!err)
+			space_give_back(&a->space, first << a->bits, r->clusters);
+	}
+	return err;
+}

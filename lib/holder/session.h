@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A worker, as its holder sees it: what it has leased, what it found to be the same. Ends
+ * when another one begins, or when byte 1 of the page is free. The control thread's alone.
+ */
+#ifndef HOLDER_SESSION_H
+#define HOLDER_SESSION_H
+
+#include "holder/leases.h"
+#include "holder/state.h"
+
+struct session {
+	uint64_t number;
+	struct mail_hello hello;
+	struct intervals leases; /* host clusters: nobody but the worker writes there */
+	struct intervals same; /* guest clusters */
+};
+
+/* Each acts on a request that nobody vouches for, and fills in the answer. */
+int session_hello(struct holder *h, const struct mail_request *rq,
+		  struct mail_answer *an);
+int session_lease(struct holder *h, const struct mail_request *rq,
+		  struct mail_answer *an);
+/* LINK, ZERO, FILL */
+int session_link(struct holder *h, const struct mail_request *rq, struct mail_answer *an);
+int session_same(struct holder *h, const struct mail_request *rq, struct mail_answer *an);
+int session_release(struct holder *h, const struct mail_request *rq,
+		    struct mail_answer *an);
+int session_finish(struct holder *h, const struct mail_request *rq,
+		   struct mail_answer *an);
+int session_switch(struct holder *h, const struct mail_request *rq,
+		   struct mail_answer *an);
+
+/* Take back what the worker had; its process writes no more. */
+void session_end(struct holder *h);
+/* At the end of the holder: forget it. What was leased is not used again. */
+void session_close(struct holder *h);
+
+/* Where the image that is to be kept stands in the holder's chain. -ENOENT. */
+int session_find(const struct holder *h, uint64_t dev, uint64_t ino, size_t *depth);
+
+/*
+ * Is nothing unallocated left that the swallowed images would answer? To be asked after a
+ * commit; what is allocated stays so. fresh: the new chain of a rebase, below the active
+ * image; NULL for a stream that keeps what lies at `keep` and deeper. -EAGAIN: something is
+ * left.
+ */
+int session_complete(struct holder *h, size_t keep, const struct chain *fresh);
+
+#endif

@@ -229,11 +229,29 @@ bool space_is_short(struct space *s)
 	return (uint64_t)fs.f_bavail * fs.f_frsize < max_u64(RESERVE_LEAST, size / 100);
 }
 
+/* What is free at the very end need not stay in the file. */
+static void fold(struct space *s)
+{
+	struct alloc *a = &s->alloc;
+
+	if (s->free.count > 1)
+		qsort(s->free.items, s->free.count, sizeof(*s->free.items), by_host);
+	for (; s->free.count; s->free.count--) {
+		const struct space_run *r = &s->free.items[s->free.count - 1];
+
+		if (r->host + (r->count << s->img->cluster_bits) != a->next ||
+		    r->host < a->start)
+			break;
+		a->next = r->host;
+	}
+}
+
 int space_close(struct space *s)
 {
 	if (!s->open)
 		return 0;
 	s->open = false;
+	fold(s);
 	return alloc_close(&s->alloc);
 }
 

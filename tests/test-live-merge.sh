@@ -23,6 +23,13 @@ assert_live()
 	assert_merged D.qcow2 "$HASH" "$wanted"
 }
 
+# Bytes that the file takes up on the disk.
+taken()
+{
+	sync "$1"
+	echo $(($(stat -c %b -- "$1") * 512))
+}
+
 testToNone()
 {
 	need_holder || return 0
@@ -105,7 +112,7 @@ testCompressed()
 	fill D.qcow2 5 1M 64k
 	HASH=$(content D.qcow2)
 	assert_live A.qcow2 chain-stream -q -b A.qcow2 D.qcow2
-	assertTrue "it stayed small: $(bytes D.qcow2)" "[ $(bytes D.qcow2) -lt 1500000 ]"
+	assertTrue "it stayed small: $(taken D.qcow2)" "[ $(taken D.qcow2) -lt 1000000 ]"
 }
 
 # Zeros that only data shows, over a base that reads zero: left out, and FINISH agrees.
@@ -119,7 +126,7 @@ testZerosInData()
 	over D.qcow2 B.qcow2
 	HASH=$(content D.qcow2)
 	assert_live A.qcow2 chain-stream -q -b A.qcow2 D.qcow2
-	assertTrue "they were not stored" "[ $(bytes D.qcow2) -lt 2000000 ]"
+	assertTrue "not stored: $(taken D.qcow2)" "[ $(taken D.qcow2) -lt 1700000 ]"
 }
 
 testRawBase()

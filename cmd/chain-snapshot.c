@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "base/fail.h"
-#include "chain/snapshot.h"
 #include "common.h"
+#include "job/live-snapshot.h"
 #include "snapshot-options.h"
 #include "snapshot-report.h"
 #include "status.h"
@@ -104,7 +104,9 @@ static const struct argp argp = {
 	.doc = "Make OVERLAY, a new and empty qcow2 image whose backing file is IMAGE."
 	       "\vOVERLAY reads as IMAGE does. From then on the guest is to write to "
 	       "OVERLAY, "
-	       "and IMAGE must not change any more.",
+	       "and IMAGE must not change any more. An IMAGE that nbdkit serves to a "
+	       "guest "
+	       "with the chain plugin may stay in use: the guest goes on with OVERLAY.",
 	.children = children,
 };
 
@@ -124,7 +126,7 @@ static int run(const struct args *args)
 {
 	const struct common_options *c = &args->common;
 	struct snapshot_result r;
-	int err = snapshot_make(&args->snapshot, &r);
+	int err = live_snapshot(&args->snapshot, &r);
 
 	complain(PROGRAM, err);
 	if (!err && r.warning && !c->quiet)

@@ -31,9 +31,10 @@ void snapshot_report(FILE *to, const struct snapshot_options *o,
 
 	if (!overlay || !backing)
 		return;
-	fprintf(to, "%s: %s overlay of %s (%s), %s\n", overlay,
+	fprintf(to, "%s: %s overlay of %s (%s), %s%s\n", overlay,
 		r->reused ? "now an" : "a new", backing, h->backing_format,
-		size_format(h->size, size));
+		size_format(h->size, size),
+		r->live ? "; the guest writes to it now" : "");
 	if (!verbose)
 		return;
 	fprintf(to,
@@ -75,6 +76,8 @@ int snapshot_print_json(const struct snapshot_options *o, const struct snapshot_
 	info_set_text(object, "backing-filename", h->backing_name);
 	info_set_text(object, "full-backing-filename", r->backing_path);
 	info_set_text(object, "backing-filename-format", h->backing_format);
+	if (r->live)
+		json_object_set_new(object, "live", json_true());
 	if (r->warning)
 		info_set_text(object, "warning", r->warning);
 	text = object ? json_dumps(object, JSON_COMPACT) : NULL;

@@ -13,7 +13,7 @@ void snapshot_report(FILE *to, const struct snapshot_options *o,
 
 /*
  * One line to stdout: an object with the fields of `qemu-img info --output=json`, and
- * "reused" and, if there is one, "warning". -ENOMEM.
+ * "reused", and where they apply "live" (a guest writes to it now) and "warning". -ENOMEM.
  */
 int snapshot_print_json(const struct snapshot_options *o,
 			const struct snapshot_result *r);

@@ -151,6 +151,19 @@ int newfile_publish(struct newfile *n)
 	return err;
 }
 
+void newfile_withdraw(struct newfile *n)
+{
+	CLEANUP_FREE char *sentence = fail_take();
+
+	if (lock_take(n->fd, LOCK_WRITER, 0, NULL) == 0) {
+		n->done = false;
+		newfile_discard(n);
+		sync_folder_of(n->path);
+	}
+	fail_clear();
+	fail_give(-EIO, sentence);
+}
+
 void newfile_discard(struct newfile *n)
 {
 	struct stat ours, there;

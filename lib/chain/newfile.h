@@ -43,6 +43,12 @@ int newfile_like(struct newfile *n, int fd);
 
 int newfile_publish(struct newfile *n);
 
+/*
+ * It was published, and is not wanted after all: remove it, unless somebody has it in use by
+ * now. The thread's sentence stays. newfile_discard is still to come.
+ */
+void newfile_withdraw(struct newfile *n);
+
 /* Close it, and remove it if it stands under its name without having been published. */
 void newfile_discard(struct newfile *n);
 

@@ -35,7 +35,7 @@ static const struct image_options defaults = {
 struct making {
 	const struct snapshot_options *o;
 	struct snapshot_result *r;
-	int lock_fd; /* the image, locked as a layer until the end */
+	int lock_fd; /* the image, locked as a layer until the end, unless it is held */
 	struct chain *chain; /* of the image */
 	char *string; /* for the overlay's header */
 	const char *format;
@@ -106,9 +106,8 @@ static int stopped(const struct making *m)
 }
 
 /* Without looking at the image: is overlay a name that can be given to a new file? */
-static int check_overlay_name(struct making *m)
+static int check_overlay_name(const struct snapshot_options *o, bool *reused)
 {
-	const struct snapshot_options *o = m->o;
 	const char *slash = strrchr(o->overlay, '/');
 	struct stat st;
 
@@ -127,8 +126,15 @@ static int check_overlay_name(struct making *m)
 		return fail_in(fail(EINVAL, "already exists, and --reuse takes it as it "
 					    "is; leave -o away"),
 			       o->overlay);
-	m->r->reused = true;
+	*reused = true;
 	return 0;
+}
+
+int snapshot_check_name(const struct snapshot_options *o)
+{
+	bool reused;
+
+	return check_overlay_name(o, &reused);
 }
 
 /* Anything "word:..." that is no file here: say what is the matter with it. */
@@ -154,6 +160,8 @@ static int lock_image(struct making *m)
 	m->lock_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (m->lock_fd < 0)
 		return fail_errno(errno, "cannot open");
+	if (m->o->handover)
+		return 0;
 	return lock_take(m->lock_fd, LOCK_LAYER, 0, m->o->stop);
 }
 
@@ -188,6 +196,19 @@ static int doubt_format(struct making *m)
 		    path) < 0)
 		m->r->warning = NULL;
 	return 0;
+}
+
+/* Its holder knows what it is. */
+static int open_held(struct making *m)
+{
+	const struct snapshot_options *o = m->o;
+
+	if (o->format && strcmp(o->format, "qcow2") != 0)
+		return fail_in(fail(EINVAL, "is a qcow2 image for its holder, not %s",
+				    o->format),
+			       o->image);
+	m->format = "qcow2";
+	return handover_open_chain(o->handover, o->image, &m->chain);
 }
 
 static int open_image(struct making *m)
@@ -235,16 +256,18 @@ static int name_image(struct making *m)
 	return 0;
 }
 
-static int sync_below(const struct chain *c)
+/* held: the first image is its holder's to sync, and is synced in the switch. */
+static int sync_below(const struct chain *c, bool held)
 {
 	int err = 0;
 
 	for (size_t i = 0; i < c->count && !err; i++) {
 		const struct image *img = c->links[i].image;
+		bool ours = i || !held;
 
-		if (fsync(img->fd) < 0 && errno != EINVAL && errno != EROFS)
+		if (ours && fsync(img->fd) < 0 && errno != EINVAL && errno != EROFS)
 			err = fail_errno(errno, "cannot sync to the disk");
-		if (!err && img->data_fd != img->fd)
+		if (!err && ours && img->data_fd != img->fd)
 			err = sync_data(img->data_fd);
 		if (!err)
 			err = sync_folder_of(img->path);
@@ -269,24 +292,40 @@ static int read_back(const struct newfile *n, struct qcow2_header *header)
 	return err ? err : qcow2_header_decode(first, sizeof(first), header);
 }
 
-static int make_file(struct making *m, const struct image_options *options, bool named)
+static int make_file(struct making *m, struct newfile *n,
+		     const struct image_options *options, bool named)
 {
-	struct newfile n;
-	int err = newfile_begin(&n, m->o->overlay, named);
+	int err = newfile_begin(n, m->o->overlay, named);
 
 	if (!err)
-		err = newfile_like(&n, m->lock_fd);
+		err = newfile_like(n, m->lock_fd);
 	if (!err)
-		err = image_create(n.fd, options);
+		err = image_create(n->fd, options);
 	if (!err)
-		err = lock_take(n.fd, LOCK_WRITER, 0, NULL);
+		err = lock_take(n->fd, LOCK_WRITER, 0, NULL);
 	if (!err)
-		err = read_back(&n, &m->r->header);
+		err = read_back(n, &m->r->header);
 	if (!err)
 		err = stopped(m);
-	if (!err)
-		err = newfile_publish(&n);
-	newfile_discard(&n);
+	return err ? err : newfile_publish(n);
+}
+
+/*
+ * To the holder, who takes the lock that we drop. An overlay that it does not want is of no
+ * use to anybody: it would be garbage at the guest's next write.
+ */
+static int hand_over(struct making *m, struct newfile *n)
+{
+	int err = stopped(m);
+
+	lock_drop(n->fd);
+	if (!err) {
+		err = handover_give(m->o->handover, m->o->overlay);
+		m->r->live = !err;
+		if (!handover_refused(err))
+			return err;
+	}
+	newfile_withdraw(n);
 	return err;
 }
 
@@ -294,6 +333,7 @@ static int make_overlay(struct making *m)
 {
 	const struct snapshot_options *o = m->o;
 	struct image_options options;
+	struct newfile n;
 	int err;
 
 	snapshot_inherit(m->chain->links[0].image, o, &options);
@@ -303,40 +343,60 @@ static int make_overlay(struct making *m)
 	err = image_options_check(&options);
 	if (err)
 		return fail_in(err, o->overlay);
-	err = sync_below(m->chain);
+	err = sync_below(m->chain, o->handover);
 	if (err)
 		return err;
-	err = make_file(m, &options, false);
-	if (err == -EOPNOTSUPP)
-		err = make_file(m, &options, true);
-	return err ? fail_in(err, o->overlay) : 0;
+	err = make_file(m, &n, &options, false);
+	if (err == -EOPNOTSUPP) {
+		newfile_discard(&n);
+		err = make_file(m, &n, &options, true);
+	}
+	if (err)
+		fail_in(err, o->overlay);
+	else if (o->handover)
+		err = hand_over(m, &n);
+	newfile_discard(&n);
+	return err;
+}
+
+static int reuse(struct making *m)
+{
+	const struct snapshot_options *o = m->o;
+	int err = sync_below(m->chain, o->handover);
+
+	if (!err)
+		err = stopped(m);
+	if (err)
+		return err;
+	err = reuse_overlay(o->overlay, m->chain, m->string, m->format, &m->r->header);
+	if (err)
+		return fail_in(err, o->overlay);
+	if (!o->handover)
+		return 0;
+	err = stopped(m);
+	if (!err)
+		err = handover_give(o->handover, o->overlay);
+	m->r->live = !err;
+	return err;
 }
 
 static int make(struct making *m)
 {
 	const struct snapshot_options *o = m->o;
-	int err = check_overlay_name(m);
+	int err = check_overlay_name(o, &m->r->reused);
 
 	if (err)
 		return err;
 	err = lock_image(m);
 	if (err)
 		return fail_in(err, o->image);
-	err = open_image(m);
+	err = o->handover ? open_held(m) : open_image(m);
 	if (err)
 		return err;
 	err = name_image(m);
 	if (err)
 		return fail_in(err, o->overlay);
-	if (!m->r->reused)
-		return make_overlay(m);
-	err = sync_below(m->chain);
-	if (!err)
-		err = stopped(m);
-	if (err)
-		return err;
-	err = reuse_overlay(o->overlay, m->chain, m->string, m->format, &m->r->header);
-	return err ? fail_in(err, o->overlay) : 0;
+	return m->r->reused ? reuse(m) : make_overlay(m);
 }
 
 int snapshot_make(const struct snapshot_options *o, struct snapshot_result *r)

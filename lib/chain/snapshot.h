@@ -5,7 +5,8 @@
  * IMAGE is locked as a layer, and with it everything below it made durable, before the
  * overlay appears: it depends on them. The overlay is complete and durable, with its
  * entry in the folder, when snapshot_make returns 0, and does not exist, or is as it was,
- * otherwise (chain/newfile.h).
+ * otherwise (chain/newfile.h). Of an image in use by a holder see chain/handover.h; whether
+ * it is finds job/live-snapshot.h.
  */
 #ifndef CHAIN_SNAPSHOT_H
 #define CHAIN_SNAPSHOT_H
@@ -13,6 +14,7 @@
 #include <signal.h>
 #include <stdbool.h>
 
+#include "chain/handover.h"
 #include "image/create.h"
 #include "image/image.h"
 
@@ -38,6 +40,7 @@ struct snapshot_options {
 	struct image_options values; /* of what was asked for */
 	bool reuse; /* overlay may exist: an empty qcow2 image (chain/reuse.h) */
 	const volatile sig_atomic_t *stop; /* turns true to stop early; may be NULL */
+	const struct snapshot_handover *handover; /* NULL: the image is at rest */
 };
 
 struct snapshot_result {
@@ -45,6 +48,7 @@ struct snapshot_result {
 	char *backing_path; /* where its backing string leads; malloc'd, as the next */
 	char *warning; /* a sentence that names its file, or NULL */
 	bool reused; /* the overlay existed */
+	bool live; /* a holder writes to the overlay from now on */
 };
 
 /*
@@ -56,10 +60,17 @@ void snapshot_inherit(const struct image *below, const struct snapshot_options *
 		      struct image_options *out);
 
 /*
+ * What can be said of the overlay's name without a look at the image: 0, or -EINVAL with a
+ * sentence. snapshot_make asks this itself, first.
+ */
+int snapshot_check_name(const struct snapshot_options *o);
+
+/*
  * 0, or a negative errno with a sentence that names the file it is about. -EINVAL: the
  * overlay exists, or is not what reuse takes, or options that do not go together, or a
  * backing string that does not fit; -EAGAIN: the image is in use; the others as
- * chain_open. *r is set in any case and needs snapshot_result_release.
+ * chain_open. With a handover also what the holder says; after -ENXIO and -EINTR from it the
+ * overlay stays. *r is set in any case and needs snapshot_result_release.
  */
 int snapshot_make(const struct snapshot_options *o, struct snapshot_result *r);
 void snapshot_result_release(struct snapshot_result *r);

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+#include "chain/handover.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/fail.h"
+
+#define TRIES 20
+#define ODD_TRIES 5 /* what makes no sense so often is no half-written header */
+#define PAUSE_MS 10
+
+/* Did a second look at the header see the same? */
+static bool agrees(const struct image *img)
+{
+	struct image *again;
+	bool same;
+	int err = image_open(&again, img->path, img->format, IMAGE_NO_DATA, 1);
+
+	same = !err && image_same_file(img, again) &&
+	       memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
+	image_close(err ? NULL : again);
+	return same;
+}
+
+/* *again: it was being written. */
+static int open_once(const struct snapshot_handover *h, const char *path,
+		     struct chain **out, bool *again)
+{
+	int err = chain_open(out, path, "qcow2", 0);
+	const struct image *img;
+
+	*again = err == -EUCLEAN || err == -ENOENT || err == -ENOTSUP;
+	if (err)
+		return err;
+	img = (*out)->links[0].image;
+	if (img->dev != h->dev || img->ino != h->ino)
+		return fail_in(fail(EAGAIN, "another file has been put in its place; try "
+					    "again"),
+			       path);
+	*again = !agrees(img);
+	return *again ? fail_in(fail(EAGAIN, "somebody keeps changing the image; try "
+					     "again later"),
+				path)
+		      : 0;
+}
+
+int handover_open_chain(const struct snapshot_handover *h, const char *path,
+			struct chain **out)
+{
+	const struct timespec pause = {.tv_nsec = PAUSE_MS * 1000000};
+
+	for (int i = 0;; i++) {
+		bool again;
+		int err = open_once(h, path, out, &again);
+
+		if (!again || i == (err == -EAGAIN ? TRIES : ODD_TRIES))
+			return err;
+		chain_close(*out);
+		*out = NULL;
+		nanosleep(&pause, NULL);
+	}
+}
+
+/*
+ * The folder's real path, and the name as it was given: a relative backing string counts
+ * from there, also when the name is a symbolic link.
+ */
+static int absolute(const char *path, char **out)
+{
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	CLEANUP_FREE char *folder = slash ? strndup(path, (size_t)(slash - path) + 1)
+					  : strdup(".");
+	CLEANUP_FREE char *real = folder ? realpath(folder, NULL) : NULL;
+
+	if (!real)
+		return fail_errno(errno, "cannot find its folder");
+	if (asprintf(out, "%s/%s", real[1] ? real : "", name) < 0)
+		return fail(ENOMEM, "out of memory");
+	return 0;
+}
+
+int handover_give(const struct snapshot_handover *h, const char *overlay)
+{
+	CLEANUP_FREE char *path = NULL;
+	struct stat st;
+	int err = absolute(overlay, &path);
+
+	if (!err && stat(path, &st) < 0)
+		err = fail_errno(errno, "cannot look at the file");
+	if (err)
+		/* not the kind of error that leaves the outcome open */
+		return fail_in(err == -ENXIO || err == -EINTR ? -EIO : err, overlay);
+	return h->give(h->opaque, path, st.st_dev, st.st_ino);
+}

@@ -170,4 +170,33 @@ testFull()
 }
 
 # shellcheck disable=SC1091
+
+# A freed cluster becomes an L2 table; with clusters of 512 bytes a table and the data beside
+# it are read in one piece, and what was read of the data is not the new table.
+testFreedBecomesATable()
+{
+	local k fills=() trims=() tables=() holes=()
+
+	need_holder || return 0
+	new D.qcow2 4M -o cluster_size=512
+	hold D.qcow2
+	for k in 0 1 2 3 4 5 6 7; do
+		fills+=("write -P 255 $((k * 32768)) 512")
+		fills+=("write -P 255 $((k * 32768 + 1024)) 1k")
+		trims+=("discard $((k * 32768)) 2k")
+		tables+=("write -P 1 $(((64 + k) * 32768)) 512")
+		tables+=("write -P 2 $(((64 + k) * 32768 + 2560)) 512")
+		# two words with a gap in one request
+		tables+=("discard $(((64 + k) * 32768)) 3k")
+		holes+=("read -P 0 $(((64 + k) * 32768 + 512)) 2048")
+	done
+	guest "${fills[@]}" flush
+	guest "${trims[@]}" flush
+	# a commit, and another that finds nobody reading there any more
+	sleep 2.5
+	guest "${tables[@]}" flush
+	release
+	assert_sound D.qcow2
+}
+
 . shunit2

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "image/cache.h"
 #include "image/refs.h"
 
 #define RESERVE_LEAST (256ull << 20)
@@ -69,6 +70,8 @@ int space_take_table(struct space *s, uint64_t *host)
 
 	if (err)
 		return err;
+	/* It may have been data, which the cache has met beside a table. */
+	cache_forget(s->img->cache, *host, image_cluster_size(s->img));
 	if (fallocate(s->img->fd, FALLOC_FL_KEEP_SIZE, (off_t)*host,
 		      (off_t)image_cluster_size(s->img)) < 0 &&
 	    errno != EOPNOTSUPP) {

@@ -142,6 +142,19 @@ int cache_write(struct cache *c, uint64_t offset, const void *buf, size_t len)
 	return err;
 }
 
+void cache_forget(struct cache *c, uint64_t offset, uint64_t len)
+{
+	LOCK_SCOPE(&c->lock);
+
+	for (uint64_t tag = offset / CACHE_SLICE + 1;
+	     tag <= (offset + len - 1) / CACHE_SLICE + 1; tag++) {
+		struct slice *s = find(c, tag);
+
+		if (s)
+			s->tag = 0;
+	}
+}
+
 void cache_drop(struct cache *c)
 {
 	LOCK_SCOPE(&c->lock);

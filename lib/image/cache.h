@@ -29,6 +29,12 @@ int cache_read(struct cache *c, uint64_t offset, void *buf, size_t len);
 /* Write through. */
 int cache_write(struct cache *c, uint64_t offset, const void *buf, size_t len);
 
+/*
+ * Forget what lies in these bytes: they were not a table before, and the slices may hold
+ * what was written there otherwise (with small clusters, beside a table).
+ */
+void cache_forget(struct cache *c, uint64_t offset, uint64_t len);
+
 /* Forget everything (the file was written behind our back). */
 void cache_drop(struct cache *c);
 

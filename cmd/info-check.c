@@ -2,10 +2,12 @@
 #include "info-check.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/escape.h"
@@ -13,6 +15,7 @@
 #include "base/size.h"
 #include "image/check.h"
 #include "image/lock.h"
+#include "info-owner.h"
 #include "info-text.h"
 
 static void set(json_t *object, const char *key, uint64_t n)
@@ -81,6 +84,19 @@ static int verdict(const struct image_check *c)
 	return 0;
 }
 
+static int in_use(dev_t dev, ino_t ino)
+{
+	CLEANUP_FREE struct page_view *v = info_owner_find(dev, ino);
+
+	if (v)
+		return fail(EAGAIN,
+			    "in use by %s (process %d): its tables change while they are "
+			    "checked",
+			    v->owner_program, (int)v->owner_pid);
+	return fail(EAGAIN, "in use: its tables change while they are checked; "
+			    "-o +HOLDERS names who has it");
+}
+
 static int check_open(struct image *img, const char *path, bool json)
 {
 	struct image_check c = {0};
@@ -91,8 +107,7 @@ static int check_open(struct image *img, const char *path, bool json)
 		return fail(ENOTSUP, "a raw image has no tables that could be checked");
 	err = lock_is_held(img->fd, &held);
 	if (!err && held)
-		return fail(EAGAIN, "in use: its tables change while they are checked; "
-				    "-o +HOLDERS names who has it");
+		return in_use(img->dev, img->ino);
 	fail_clear();
 	err = image_check(img, &c);
 	/* a writer that came meanwhile */
@@ -108,14 +123,30 @@ static int check_open(struct image *img, const char *path, bool json)
 	return err;
 }
 
+/* It did not open: was its header half-written? */
+static int explain(const char *path, int err)
+{
+	CLEANUP_FREE char *sentence = fail_take();
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	bool held = false;
+	struct stat st;
+
+	if (err == -EUCLEAN && fd >= 0 && fstat(fd, &st) == 0 &&
+	    lock_is_held(fd, &held) == 0 && held)
+		return in_use(st.st_dev, st.st_ino);
+	return fail_give(err, sentence);
+}
+
 int info_check(const char *path, bool json)
 {
 	enum image_format format;
 	struct image *img;
 	int err = image_probe(path, &format);
 
-	if (!err)
+	if (!err) {
 		err = image_open(&img, path, format, IMAGE_LENIENT | IMAGE_NO_DATA, 0);
+		err = err ? explain(path, err) : 0;
+	}
 	if (!err) {
 		err = check_open(img, path, json);
 		image_close(img);

@@ -12,6 +12,7 @@
 #include "base/escape.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "info-owner.h"
 
 static char *size_text(uint64_t n, bool bytes)
 {
@@ -167,6 +168,11 @@ static char *holders_text(const struct info_layer *l, bool bytes)
 	return text;
 }
 
+static char *owner_text(const struct info_layer *l, bool bytes)
+{
+	return l->owner ? info_owner_text(l->owner) : NULL;
+}
+
 static char *snapshots_text(const struct info_layer *l, bool bytes)
 {
 	const struct qcow2_header *h = info_header(l);
@@ -238,6 +244,8 @@ static const struct info_column columns[] = {
 	{"CLUSTER", "cluster size", true, 0, cluster_text},
 	{"FLAGS", "missing, loop, damaged, in-use, dirty, encrypted, probed, ...", false,
 	 0, flags_text},
+	{"OWNER", "who serves it to a guest or merges it, since when; its worker", false,
+	 0, owner_text},
 	{"OWN", "data of the image itself (walks its tables)", true, INFO_OWN, own_text},
 	{"VISIBLE", "data of it that the active image shows (walks all tables)", true,
 	 INFO_VISIBLE, visible_text},
@@ -263,6 +271,8 @@ static int choose_one(struct info_columns *c, const char *name)
 	for (size_t i = 0; i < N_COLUMNS; i++) {
 		if (strcasecmp(columns[i].name, name) != 0)
 			continue;
+		if (c->shy == &columns[i])
+			c->shy = NULL;
 		if (info_columns_has(c, columns[i].name))
 			return 0;
 		c->column[c->count++] = &columns[i];
@@ -274,7 +284,8 @@ static int choose_one(struct info_columns *c, const char *name)
 void info_columns_default(struct info_columns *c, bool verbose)
 {
 	c->count = 0;
-	info_columns_choose(c, "IMAGE,FORMAT,SIZE,DISK,CLUSTER,FLAGS");
+	info_columns_choose(c, "IMAGE,FORMAT,SIZE,DISK,CLUSTER,FLAGS,OWNER");
+	c->shy = c->column[c->count - 1];
 	if (verbose)
 		info_columns_choose(
 			c, "+OWN,VISIBLE,HOLDERS,SNAPSHOTS,BITMAPS,COMPAT,BACKING");
@@ -288,8 +299,10 @@ int info_columns_choose(struct info_columns *c, const char *list)
 
 	if (!copy)
 		return fail(ENOMEM, "out of memory");
-	if (*list != '+')
+	if (*list != '+') {
 		c->count = 0;
+		c->shy = NULL;
+	}
 	while (!err && (name = strsep(&rest, ",")))
 		err = choose_one(c, name);
 	return err;

@@ -24,6 +24,8 @@ struct info_column {
 struct info_columns {
 	const struct info_column *column[INFO_COLUMNS_MAX];
 	size_t count;
+	/* not printed when all its cells are empty, since nobody asked for it; NULL */
+	const struct info_column *shy;
 };
 
 /* The cheap ones, or with verbose all that say something of a chain. */

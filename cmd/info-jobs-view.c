@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/escape.h"
 #include "base/size.h"
 #include "event-line.h"
 #include "job/merge.h"
@@ -63,6 +64,7 @@ enum column {
 	COLUMN_ZEROED,
 	COLUMN_SKIPPED,
 	COLUMN_PID,
+	COLUMN_OWNER,
 	COLUMN_IMAGE, /* last: it may be long */
 	COLUMNS,
 };
@@ -83,6 +85,7 @@ static const struct {
 	[COLUMN_ZEROED] = {"ZEROED", SCOLS_FL_RIGHT},
 	[COLUMN_SKIPPED] = {"SKIPPED", SCOLS_FL_RIGHT},
 	[COLUMN_PID] = {"PID", SCOLS_FL_RIGHT},
+	[COLUMN_OWNER] = {"OWNER", 0},
 	[COLUMN_IMAGE] = {"IMAGE", 0},
 };
 
@@ -101,6 +104,20 @@ static const enum column dispensable[] = {
 	COLUMN_COMPRESSED, COLUMN_ZEROED, COLUMN_SKIPPED,
 	COLUMN_REFLINKED,  COLUMN_COPIED, COLUMN_TYPE,
 };
+
+/* Of a merge at rest it is the worker itself. */
+static void set_owner(struct libscols_line *line, const struct page_view *v)
+{
+	CLEANUP_FREE char *program = escape_text(v->owner_program);
+	CLEANUP_FREE char *text = NULL;
+
+	if (v->owner_kind != PAGE_HOLDER || !program)
+		return;
+	if (asprintf(&text, "%d %s%s", (int)v->owner_pid, program,
+		     v->owner_alive ? "" : " (dead)") < 0)
+		text = NULL;
+	scols_line_set_data(line, COLUMN_OWNER, text ? text : "?");
+}
 
 static void set_row(struct libscols_line *line, const struct page_view *v)
 {
@@ -127,6 +144,7 @@ static void set_row(struct libscols_line *line, const struct page_view *v)
 	set_size(line, COLUMN_SKIPPED, p->skipped, "");
 	snprintf(text, sizeof(text), "%d", (int)v->worker_pid);
 	scols_line_set_data(line, COLUMN_PID, text);
+	set_owner(line, v);
 }
 
 /* Bytes, which is columns or more. */
@@ -147,6 +165,7 @@ static size_t longest_line(const char *text)
 static struct libscols_table *make_table(const struct page_view *views, size_t count)
 {
 	struct libscols_table *table = scols_new_table();
+	bool holders = false;
 
 	if (!table)
 		return NULL;
@@ -159,7 +178,11 @@ static struct libscols_table *make_table(const struct page_view *views, size_t c
 
 		if (line)
 			set_row(line, &views[i]);
+		holders |= views[i].owner_kind == PAGE_HOLDER;
 	}
+	if (!holders)
+		scols_column_set_flags(scols_table_get_column(table, COLUMN_OWNER),
+				       SCOLS_FL_HIDDEN);
 	return table;
 }
 
@@ -242,7 +265,12 @@ static json_t *job_json(const struct page_view *v)
 	json_object_set_new(job, "base", *v->base ? json_text(v->base) : json_null());
 	json_object_set_new(job, "alive", json_boolean(v->worker_alive));
 	json_object_set_new(job, "worker-pid", json_integer(v->worker_pid));
+	json_object_set_new(job, "worker-program", json_text(v->worker_program));
 	json_object_set_new(job, "owner-pid", json_integer(v->owner_pid));
+	json_object_set_new(job, "owner-program", json_text(v->owner_program));
+	json_object_set_new(
+		job, "owner-kind",
+		json_string(v->owner_kind == PAGE_HOLDER ? "holder" : "merge"));
 	json_object_set_new(job, "owner-alive", json_boolean(v->owner_alive));
 	json_object_set_new(job, "uid", json_integer(v->uid));
 	json_object_set_new(job, "read", json_bytes(p->read));

@@ -11,6 +11,7 @@
 #include "chain/name.h"
 #include "info-bitmaps.h"
 #include "info-luks.h"
+#include "info-owner.h"
 #include "info-text.h"
 
 #define NANO 1000000000ull
@@ -154,6 +155,8 @@ static void add_ours(json_t *object, const struct info_layer *l)
 	if (l->has_data_disk)
 		set_integer(object, "data-file-actual-size", l->data_disk);
 	set_bool(object, "in-use", l->held);
+	if (l->owner)
+		info_owner_json(l->owner, object);
 	if (l->link->probed && l->depth > 0)
 		set_bool(object, "probed", true);
 	if (l->has_own)

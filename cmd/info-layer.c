@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
@@ -13,10 +14,13 @@
 #include "chain/walk.h"
 #include "image/cache.h"
 #include "image/map.h"
+#include "info-owner.h"
 
 #define HOLDERS_MAX 64
-/* How often what a writer may be changing right now is read again. */
+/* How often what a writer may be changing right now is read again, and after how long. */
 #define TRIES 4
+#define HELD_TRIES 20
+#define PAUSE_MS 10
 
 static int no_memory(void)
 {
@@ -166,51 +170,157 @@ static int sum_visible(struct info *i)
 	return err;
 }
 
-/* The sums over tables. What a writer changes meanwhile is read again. */
-static int find_sums(struct info *i, unsigned wanted)
+static void wait_a_little(void)
 {
-	int err = 0, kept = 0;
-	char *sentence = NULL;
+	nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000}, NULL);
+}
 
-	for (size_t k = 0; k < info_open_count(i) && wanted & INFO_OWN; k++) {
+bool info_look_again(const struct info *i, int err, int *tries)
+{
+	if (err != -EUCLEAN || !i->layers[0].held || ++*tries >= HELD_TRIES)
+		return false;
+	cache_drop(i->layers[0].link->image->cache);
+	wait_a_little();
+	return true;
+}
+
+static int is_being_written(const char *path)
+{
+	return fail_in(fail(EAGAIN,
+			    "makes no sense at the moment, for somebody writes to "
+			    "it; look again"),
+		       path);
+}
+
+int info_verdict(const struct info *i, int err)
+{
+	CLEANUP_FREE char *sentence = fail_take();
+	struct info_layer copy = i->layers[0];
+
+	if (err == -EUCLEAN && copy.held && sum_own(&copy) == -EUCLEAN)
+		return is_being_written(copy.link->path);
+	return err ? fail_give(err, sentence) : 0;
+}
+
+/* The sums over tables. What a writer changes meanwhile is read again. */
+static int find_own(struct info *i)
+{
+	CLEANUP_FREE char *sentence = NULL;
+	int err, first = 0;
+
+	for (size_t k = 0; k < info_open_count(i); k++) {
+		int tries = 0;
+
 		if (i->layers[k].link->error)
 			continue;
-		for (int try = 0; try < TRIES; try++) {
+		do
 			err = sum_own(&i->layers[k]);
-			if (!err || !i->layers[k].held)
-				break;
-			cache_drop(i->layers[k].link->image->cache);
-		}
-		if (err && !kept) {
-			kept = err;
+		while (err && !k && info_look_again(i, err, &tries));
+		if (err && !k)
+			err = info_verdict(i, err);
+		if (err && !first) {
+			first = err;
 			sentence = fail_take();
 		}
 	}
-	for (int try = 0; try < TRIES && wanted & INFO_VISIBLE && !kept; try++) {
-		err = sum_visible(i);
-		if (!err || !i->count || !i->layers[0].held)
-			break;
-		cache_drop(i->layers[0].link->image->cache);
-	}
-	if (kept)
-		fail_give(kept, sentence);
-	free(sentence);
-	return kept ? kept : err;
+	return first ? fail_give(first, sentence) : 0;
 }
 
+static int find_visible(struct info *i)
+{
+	int err, tries = 0;
+
+	do
+		err = sum_visible(i);
+	while (err && info_look_again(i, err, &tries));
+	return err ? info_verdict(i, err) : 0;
+}
+
+static int find_sums(struct info *i, unsigned wanted)
+{
+	int err = wanted & INFO_OWN ? find_own(i) : 0;
+
+	return !err && wanted & INFO_VISIBLE ? find_visible(i) : err;
+}
+
+/* Is somebody writing to the first image of the chain? */
+static bool is_held(const struct chain *c, const char *path)
+{
+	const struct image *img = c && c->count ? c->links[0].image : NULL;
+	CLEANUP_CLOSE int fd = -1;
+	bool held;
+
+	if (!img)
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (!img && fd < 0)
+		return false;
+	if (lock_is_held(img ? img->fd : fd, &held) == 0)
+		return held;
+	return false; /* a file system without locks */
+}
+
+/* Did a second look at the header of an image that is written to see the same? */
+static bool agrees(const struct image *img)
+{
+	struct image *again;
+	bool same;
+
+	if (img->format == IMAGE_RAW)
+		return true;
+	same = image_open(&again, img->path, img->format, IMAGE_LENIENT | IMAGE_NO_DATA,
+			  1) == 0 &&
+	       image_same_file(img, again) &&
+	       memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
+	image_close(again);
+	return same;
+}
+
+/* What a header says that is being written: neither damage nor the name of a file. */
+static bool is_odd(const struct chain *c, int err)
+{
+	if (err)
+		return err == -EUCLEAN || err == -ENOENT || err == -ENOTSUP ||
+		       err == -ELOOP;
+	return !agrees(c->links[0].image);
+}
+
+/* The error of an image that somebody writes to. */
+static int soften(struct chain *c, int err)
+{
+	struct chain_link *link = &c->links[0];
+
+	if (link->error != -EUCLEAN)
+		return err;
+	err = is_being_written(link->path);
+	free(link->why);
+	link->why = fail_take();
+	link->error = c->error = err;
+	return err;
+}
+
+/* Until a look at a header that may be being written makes sense. */
 static int open_chain(struct info *i, const char *path)
 {
-	int err = 0;
+	for (int try = 1;; try++) {
+		bool held;
+		int err = chain_open(&i->chain, path, NULL, CHAIN_LENIENT);
+		CLEANUP_FREE char *sentence = err ? fail_take() : NULL;
 
-	/* a header that is being written may be torn: then it is read again */
-	for (int try = 0; try < TRIES; try++) {
+		if (!i->chain)
+			return fail_give(err, sentence);
+		held = is_held(i->chain, path);
+		if (held ? !is_odd(i->chain, err) : err != -EUCLEAN)
+			return err ? fail_give(err, sentence) : 0;
+		if (try >= (held ? HELD_TRIES : TRIES)) {
+			if (err)
+				fail_give(err, sentence);
+			return held ? soften(i->chain, err) : err;
+		}
 		chain_close(i->chain);
 		i->chain = NULL;
-		err = chain_open(&i->chain, path, NULL, CHAIN_LENIENT);
-		if (err != -EUCLEAN)
-			break;
+		if (held)
+			wait_a_little();
 	}
-	return err;
 }
 
 static int fill(struct info *i, unsigned wanted)
@@ -229,6 +339,9 @@ static int fill(struct info *i, unsigned wanted)
 		find_disk(l);
 		if (lock_is_held(l->link->image->fd, &l->held) != 0)
 			l->held = false; /* a file system without locks */
+		if (l->held)
+			l->owner = info_owner_find(l->link->image->dev,
+						   l->link->image->ino);
 		if (!err && wanted & INFO_HOLDERS)
 			err = find_holders(l);
 	}
@@ -258,8 +371,10 @@ int info_open(struct info *out, const char *path, unsigned wanted)
 
 void info_close(struct info *i)
 {
-	for (size_t k = 0; k < i->count; k++)
+	for (size_t k = 0; k < i->count; k++) {
 		free(i->layers[k].holders);
+		free(i->layers[k].owner);
+	}
 	free(i->layers);
 	chain_close(i->chain);
 }

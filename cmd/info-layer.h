@@ -11,6 +11,7 @@
 
 #include "chain/chain.h"
 #include "image/lock.h"
+#include "page/reader.h"
 
 /* What costs something is found only when wanted. */
 #define INFO_OWN 1u /* walk the tables of every image */
@@ -28,6 +29,7 @@ struct info_layer {
 	bool has_data_disk;
 	uint64_t data_disk; /* ... of the external data file */
 	bool held; /* somebody else has it open for writing */
+	struct page_view *owner; /* who that is, if he has a page; NULL */
 	bool has_own, has_visible, has_holders;
 	uint64_t own; /* guest bytes with data of its own */
 	uint64_t visible; /* those of them that are seen from the top */
@@ -49,6 +51,19 @@ struct info {
  */
 int info_open(struct info *out, const char *path, unsigned wanted);
 void info_close(struct info *i);
+
+/*
+ * err came from a table of the chain. If the active image is being written to, the table
+ * was perhaps read half-written: forget what was read, wait a little, and return true: look
+ * again. false: it is something else, or *tries says that it was enough.
+ */
+bool info_look_again(const struct info *i, int err, int *tries);
+
+/*
+ * What to say after the last try: err, or -EAGAIN with another sentence where tables of an
+ * image that somebody writes to make no sense, which is not damage.
+ */
+int info_verdict(const struct info *i, int err);
 
 /* How many of the layers are open: all, or all but the last. */
 size_t info_open_count(const struct info *i);

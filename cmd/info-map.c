@@ -114,12 +114,27 @@ static void print_run(struct map *m)
 	m->any = true;
 }
 
+/* The extent at a place. A walk that met a half-written table begins anew from there. */
+static int look(struct map *m, struct chain_walk *w, uint64_t at, uint64_t length,
+		struct chain_extent *e)
+{
+	int tries = 0, err = chain_walk_at(w, at, length, e);
+
+	while (err && info_look_again(m->info, err, &tries)) {
+		chain_walk_release(w);
+		err = chain_walk_init(w, m->info->chain, 0, m->info->count);
+		if (!err)
+			err = chain_walk_at(w, at, length, e);
+	}
+	return err ? info_verdict(m->info, err) : 0;
+}
+
 static int walk(struct map *m, struct chain_walk *w, uint64_t size)
 {
 	struct chain_extent e;
 
 	for (uint64_t at = 0; at < size; at += e.extent.length) {
-		int err = chain_walk_at(w, at, size - at, &e);
+		int err = look(m, w, at, size - at, &e);
 
 		if (err)
 			return err;

@@ -23,6 +23,7 @@ struct info_table {
 	struct info_columns columns;
 	struct libscols_table *table;
 	bool bytes;
+	bool shy_shown; /* the shy column has something to say */
 };
 
 static int no_memory(void)
@@ -91,6 +92,8 @@ static int add_line(struct info_table *t, const struct info_layer *l,
 	for (size_t i = 0; i < t->columns.count; i++) {
 		char *text = t->columns.column[i]->text(l, t->bytes);
 
+		if (text && t->columns.column[i] == t->columns.shy)
+			t->shy_shown = true;
 		/* the table takes the text over */
 		if (text && scols_line_refer_data(line, i, text) != 0) {
 			free(text);
@@ -126,12 +129,21 @@ static void print_trimmed(const char *text)
 	}
 }
 
+static void hide_shy(struct info_table *t)
+{
+	for (size_t i = 0; i < t->columns.count && !t->shy_shown; i++)
+		if (t->columns.column[i] == t->columns.shy)
+			scols_column_set_flags(scols_table_get_column(t->table, i),
+					       SCOLS_FL_HIDDEN);
+}
+
 int info_table_print(struct info_table *t)
 {
 	CLEANUP_FREE char *text = NULL;
 
 	if (scols_table_is_empty(t->table))
 		return 0;
+	hide_shy(t);
 	/* not cut to the width of a window: what is copied from it is to be whole */
 	scols_table_set_termforce(t->table, SCOLS_TERMFORCE_NEVER);
 	if (scols_print_table_to_string(t->table, &text) != 0 || !text)

@@ -160,11 +160,13 @@ int holder_start(struct holder *h)
 int holder_make_writable(struct holder *h)
 {
 	LOCK_SCOPE(&h->begin_lock);
-	struct active *a = atomic_load(&h->view)->active;
+	struct active *a;
 	int err;
 
 	if (h->writable)
 		return 0;
+	/* SWITCH takes the lock, too: the view stays */
+	a = atomic_load(&h->view)->active;
 	if (h->options.readonly)
 		return fail_in(fail(EROFS, "is held read-only"), h->path);
 	pthread_mutex_lock(&h->commits.writing);

@@ -23,7 +23,8 @@ struct holder {
 	struct commits commits;
 
 	/* Before the first write ---------------------------------------------- */
-	pthread_mutex_t begin_lock; /* over the next two, as they become true */
+	/* over the next two, as they become true; held by SWITCH while it swaps */
+	pthread_mutex_t begin_lock;
 	_Atomic bool writable; /* mended, the allocator is open */
 	_Atomic bool written; /* bitmaps are marked */
 

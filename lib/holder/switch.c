@@ -189,6 +189,7 @@ int session_switch(struct holder *h, const struct mail_request *rq,
 		abandon(&s);
 		return err;
 	}
+	pthread_mutex_lock(&h->begin_lock);
 	holder_gate_close(h);
 	err = settle_old(h, old, s.active);
 	if (!err) {
@@ -196,6 +197,7 @@ int session_switch(struct holder *h, const struct mail_request *rq,
 		h->writable = h->written = true;
 	}
 	holder_gate_open(h);
+	pthread_mutex_unlock(&h->begin_lock);
 	if (err) {
 		abandon(&s);
 		return err;

@@ -48,12 +48,17 @@ static int reload(struct image *img, uint8_t *first, size_t len)
 	memcpy(h->backing_format, n->backing_format, sizeof(h->backing_format));
 	h->has_mark = n->has_mark;
 	h->mark = n->mark;
-	h->refcount_table_offset = n->refcount_table_offset;
-	h->refcount_table_clusters = n->refcount_table_clusters;
+	/* a moved table: under the allocator's lock (image/grow.c) */
+	if (h->refcount_table_offset != n->refcount_table_offset) {
+		h->refcount_table_offset = n->refcount_table_offset;
+		h->refcount_table_clusters = n->refcount_table_clusters;
+	}
 	if (h->incompatible != n->incompatible)
 		h->incompatible = n->incompatible;
-	h->compatible = n->compatible;
-	h->autoclear = n->autoclear;
+	if (h->compatible != n->compatible)
+		h->compatible = n->compatible;
+	if (h->autoclear != n->autoclear)
+		h->autoclear = n->autoclear;
 	h->has_unknown_extensions = n->has_unknown_extensions;
 	h->extensions_start = n->extensions_start;
 	h->extensions_end = n->extensions_end;

@@ -3,6 +3,7 @@
 #include "holder/commit.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -39,23 +40,23 @@ void commits_release(struct commits *c)
 	pthread_cond_destroy(&c->changed);
 }
 
-/* What was published up to now is this commit's. NULL: nothing. */
-static struct pending *take(struct active *a)
+/* What was published up to now is this commit's. *out is NULL: nothing. */
+static int take(struct active *a, struct pending **out)
 {
 	LOCK_SCOPE(&a->publish);
 	struct pending *fresh;
 
-	if (a->writing) /* for which there was no space last time */
-		return a->writing;
-	if (!a->pending->n_words && !a->pending->n_tables && !a->pending->freed.count)
-		return NULL;
+	*out = a->writing; /* for which there was no space last time */
+	if (a->writing ||
+	    (!a->pending->n_words && !a->pending->n_tables && !a->pending->freed.count))
+		return 0;
 	fresh = calloc(1, sizeof(*fresh));
 	if (!fresh)
-		return NULL; /* later */
+		return fail(ENOMEM, "out of memory");
 	pending_reset(fresh);
-	a->writing = a->pending;
+	*out = a->writing = a->pending;
 	a->pending = fresh;
-	return a->writing;
+	return 0;
 }
 
 /* It is on the disk, and the regions may go. */
@@ -236,21 +237,16 @@ static int sync_only(struct commits *c, struct active *a)
 	return err;
 }
 
-int commit_now(struct commits *c, struct active *a, bool idle)
+static int commit_once(struct commits *c, struct active *a)
 {
+	/* In one step, and before anything is synced: who sets it again is for the next. */
+	bool touched = atomic_exchange(&a->touched, false);
 	struct pending *p;
-	bool touched;
-	int err = 0;
+	int err = take(a, &p);
 
-	if (commits_broken(c))
-		return fail(EIO, "%s: a sync failed before; nothing more is written",
-			    a->img->path);
-	touched = a->touched;
-	a->touched = false; /* before anything is synced */
-	p = take(a);
-	if (p)
+	if (!err && p)
 		err = write_pending(c, a, p);
-	else if (touched)
+	else if (!err && touched)
 		err = sync_only(c, a);
 	if (err)
 		a->touched = true;
@@ -258,6 +254,25 @@ int commit_now(struct commits *c, struct active *a, bool idle)
 		give_back(a, p);
 		let_go(a, p);
 	}
+	return err;
+}
+
+int commit_now(struct commits *c, struct active *a, bool idle)
+{
+	bool late;
+	int err;
+
+	if (commits_broken(c))
+		return fail(EIO, "%s: a sync failed before; nothing more is written",
+			    a->img->path);
+	/*
+	 * What there was no space for last time goes by itself; who flushes waits for what
+	 * was published since then.
+	 */
+	do {
+		late = a->writing; /* which nobody else changes */
+		err = commit_once(c, a);
+	} while (late && !err);
 	if (a->space.open)
 		space_tend(&a->space, idle);
 	return err ? fail_in(err, a->img->path) : 0;

@@ -112,8 +112,13 @@ static int switch_header(struct finish *f)
 
 	if (err)
 		return err == -ENOSPC ? -EINVAL : err;
-	if (commits_broken(&h->commits))
-		return fail(EIO, "a sync failed before; the header stays as it is");
+	/*
+	 * session_complete may have met words of a commit that failed half way: they are in
+	 * the file, and not durable.
+	 */
+	err = commit_now(&h->commits, atomic_load(&h->view)->active, false);
+	if (err)
+		return err;
 	err = image_rehead(img, &change);
 	if (err) /* nobody knows what it is on the disk now */
 		commits_break(&h->commits);

@@ -5,6 +5,8 @@
 
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lib-live.sh
+. "$TOP/tests/lib-live.sh"
 
 prepare()
 {
@@ -32,8 +34,9 @@ testInstall()
 	done
 	assertTrue "overview" "[ -f dest/usr/share/man/man7/chain-tools.7 ]"
 	assertTrue "library" "[ -f dest/usr/lib/libchain.a ]"
-	assertTrue "plugin" "[ -f dest/usr/lib/nbdkit/plugins/nbdkit-chain-plugin.so ]"
 	assertTrue "headers" "[ -f dest/usr/include/chain-tools/job/merge.h ]"
+	assertTrue "of the holder" "[ -f dest/usr/include/chain-tools/holder/holder.h ]"
+	assertFalse "not its own" "[ -e dest/usr/include/chain-tools/holder/state.h ]"
 	assertFalse "nothing that names the build" "grep -rIlF '$BUILD' dest"
 	run dest/usr/bin/chain-info --version
 	assertEquals 0 "$STATUS"
@@ -46,10 +49,16 @@ testPluginFolder()
 {
 	local folder
 
-	need nbdkit || return 0
+	need_holder || return 0
 	folder=$(nbdkit --dump-config | sed -n 's/^plugindir=//p')
 	install_to prefix=/usr install
 	assertTrue "in $folder" "[ -f 'dest/$folder/nbdkit-chain-plugin.so' ]"
+	assertTrue "its page" "[ -f dest/usr/share/man/man1/nbdkit-chain-plugin.1 ]"
+	make_chain
+	PLUGIN=$PWD/dest/$folder/nbdkit-chain-plugin.so
+	hold D.qcow2
+	assertEquals "served by it" "$HASH" "$(guest_content)"
+	release
 	install_to prefix=/usr uninstall
 	assertEquals "nothing is left" "" "$(find dest ! -type d)"
 }

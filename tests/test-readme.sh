@@ -5,17 +5,26 @@
 
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lib-live.sh
+. "$TOP/tests/lib-live.sh"
 
-# block N: the N-th fenced block that is marked sh
-block()
+# chapter TITLE: its lines
+chapter()
 {
-	awk -v n="$1" '/^```sh$/ { i++; on = i == n; next } /^```$/ { on = 0 } on' \
-		"$TOP/README.md"
+	awk -v title="## $1" '/^## / { on = $0 == title } on' "$TOP/README.md"
 }
 
+# block TITLE N: of this chapter the N-th fenced block that is marked sh
+block()
+{
+	chapter "$1" |
+		awk -v n="$2" '/^```sh$/ { i++; on = i == n; next } /^```$/ { on = 0 } on'
+}
+
+# count TITLE
 count()
 {
-	grep -c '^```sh$' "$TOP/README.md"
+	chapter "$1" | grep -c '^```sh$'
 }
 
 # Everything that the recipes name: base.qcow2 <- monday <- tuesday <- disk.qcow2
@@ -37,11 +46,11 @@ testRecipes()
 {
 	local i n
 
-	n=$(count)
+	n=$(count Recipes)
 	assertTrue "there are recipes" "[ $n -ge 6 ]"
 	for ((i = 1; i <= n; i++)); do
 		folder
-		block $i >"$WORK/recipe"
+		block Recipes $i >"$WORK/recipe"
 		LIMIT=60 run bash -e -o pipefail "$WORK/recipe"
 		assertEquals "recipe $i: $(cat "$WORK/recipe" "$WORK/err")" 0 "$STATUS"
 		for f in disk.qcow2 elsewhere/disk.qcow2; do
@@ -50,6 +59,51 @@ testRecipes()
 			assert_sound $f
 		done
 	done
+}
+
+# nbdkit finds the plugin of this build by its name, with the library it was built for.
+our_nbdkit()
+{
+	mkdir -p "$WORK/path"
+	cat >"$WORK/path/nbdkit" <<-END
+		#!/bin/bash
+		export LD_PRELOAD=$(holder_preload)
+		for word; do
+			shift
+			[ "\$word" = chain ] && word=$PLUGIN
+			set -- "\$@" "\$word"
+		done
+		exec $(command -v nbdkit) "\$@"
+	END
+	chmod 755 "$WORK/path/nbdkit"
+	PATH=$WORK/path:$PATH
+}
+
+# One after the other, in one folder: the guest reads the same disk after each.
+testRecipesInUse()
+{
+	local i n holder
+
+	need_holder || return 0
+	n=$(count "Images in use")
+	assertTrue "there are recipes" "[ $n -ge 5 ]"
+	our_nbdkit
+	folder
+	NBD="nbd+unix:///?socket=$PWD/vm.sock"
+	for ((i = 1; i <= n; i++)); do
+		block "Images in use" $i >"$WORK/recipe"
+		LIMIT=60 run bash -e -o pipefail "$WORK/recipe"
+		assertEquals "recipe $i: $(cat "$WORK/recipe" "$WORK/err")" 0 "$STATUS"
+		[ $i != 1 ] || holder=$(cat vm.pid)
+		later "kill -9 $holder"
+		[ $i = "$n" ] || assertEquals "the guest after recipe $i" "$HASH" "$(guest_content)"
+		[ $i != 2 ] || assert_out '^stream +(running|waiting) '
+	done
+	until_true 10 bash -c "! kill -0 $holder" || fail "the server goes on"
+	assert_merged elsewhere/disk.qcow2 "$HASH" ""
+	assert_merged evening.qcow2 "$HASH" disk.qcow2
+	assert_merged disk.qcow2 "$HASH" base.qcow2
+	assert_content elsewhere/backup.qcow2 "$HASH"
 }
 
 # The two commands are there, and name targets that exist.

@@ -149,8 +149,10 @@ int active_publish(struct active *a, struct region *r, uint64_t cluster,
 		err = raises_add(&p->raises, raise->cluster, raise->count, raise->add);
 	if (!err)
 		err = free_old(a, p, old, word.word & QCOW2_COMPRESSED ? 0 : host);
-	if (err)
+	if (err) {
+		a->leaks = true;
 		return err;
+	}
 	region_pin(a, r);
 	p->words[p->n_words++] = (struct word_change){cluster, word, r};
 	region_set(a, r, cluster, word);

@@ -81,6 +81,8 @@ struct active {
 	struct pending
 		*writing; /* being committed, or waiting for space; NULL: nothing */
 	_Atomic bool touched; /* data was written since the last sync */
+	/* A refcount may have stayed too high: the mark stays, too, for the next sweep. */
+	_Atomic bool leaks;
 };
 
 int active_init(struct active *a, struct image *img, struct epoch *epoch,

@@ -219,10 +219,12 @@ static void give_back(struct active *a, struct pending *p)
 {
 	if (!p->freed.count)
 		return;
-	if (raises_undo(&p->freed, a->img) == 0)
+	if (raises_undo(&p->freed, a->img) == 0) {
 		space_limbo(&a->space, &p->freed);
-	else
-		fail_clear(); /* leaks, below our mark, until the next sweep */
+		return;
+	}
+	fail_clear(); /* leaks, above our mark, until the next sweep */
+	a->leaks = true;
 }
 
 static int sync_only(struct commits *c, struct active *a)

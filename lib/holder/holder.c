@@ -412,12 +412,17 @@ int holder_finish_active(struct holder *h, struct active *a)
 	if (err)
 		return err;
 	err = space_close(&a->space);
-	if (!err && a->external)
+	if (err)
+		return fail_in(err, a->img->path);
+	if (a->external)
 		err = sync_data(a->img->data_fd);
 	if (!err)
 		err = sync_data(a->img->fd);
-	if (!err && a->img->header.has_mark)
+	if (!err && a->img->header.has_mark && !a->leaks)
 		err = image_rehead(a->img, &change);
+	/* As in a commit: nobody knows what the disk holds. */
+	if (err)
+		commits_break(&h->commits);
 	return err ? fail_in(err, a->img->path) : 0;
 }
 

@@ -167,8 +167,7 @@ static int settle_old(struct holder *h, struct active *old, struct active *fresh
 		return 0;
 	}
 	/* it goes on being the active one, if it can */
-	if (h->writable && !old->space.open && !commits_broken(&h->commits) &&
-	    space_open(&old->space) < 0)
+	if (h->writable && !old->space.open && space_open(&old->space) < 0)
 		commits_break(&h->commits);
 	return err;
 }

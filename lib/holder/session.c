@@ -162,6 +162,8 @@ static int check_host(const struct holder *h, const struct mail_run *r)
 	struct active *a = active_of(h);
 	uint64_t first = r->host >> a->bits, last;
 
+	if (r->host > QCOW2_OFFSET_MASK) /* and so no sum below overflows */
+		return fail(EPROTO, "host clusters that were not leased");
 	if (r->kind == MAIL_DATA && !(r->host & ((1ull << a->bits) - 1)) &&
 	    intervals_have(&h->session->leases, first, r->clusters))
 		return 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Sets of runs: host clusters that a worker has, guest clusters that it found to be the
- * same. Sorted, neighbours joined. The control thread's alone.
+ * same. Sorted, neighbours joined. Locked by whoever has one.
  */
 #ifndef HOLDER_LEASES_H
 #define HOLDER_LEASES_H

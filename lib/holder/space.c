@@ -92,27 +92,27 @@ void space_give_back(struct space *s, uint64_t host, uint64_t count)
 int space_keep(struct space *s, uint64_t cluster)
 {
 	LOCK_SCOPE(&s->lock);
-	int err = array_room(&s->kept, &s->cap_kept, s->n_kept);
 
-	if (!err)
-		s->kept[s->n_kept++] = cluster;
-	return err;
-}
-
-/* The last ones first: it is the open cluster that is asked for. */
-static bool is_kept(const struct space *s, uint64_t cluster)
-{
-	for (size_t i = s->n_kept; i--;)
-		if (s->kept[i] == cluster)
-			return true;
-	return false;
+	return intervals_add(&s->kept, cluster, 1);
 }
 
 bool space_is_kept(struct space *s, uint64_t cluster)
 {
 	LOCK_SCOPE(&s->lock);
 
-	return is_kept(s, cluster);
+	return intervals_have(&s->kept, cluster, 1);
+}
+
+/* A snapshot, or another compressed cluster, may still use it. */
+static void add_unused(struct space *s, uint64_t cluster, uint64_t stamp)
+{
+	uint64_t count;
+
+	if (refs_get(s->img, cluster, &count) < 0)
+		fail_clear();
+	else if (!count)
+		add(&s->limbo,
+		    (struct space_run){cluster << s->img->cluster_bits, 1, stamp});
 }
 
 void space_unkeep(struct space *s)
@@ -120,17 +120,10 @@ void space_unkeep(struct space *s)
 	uint64_t stamp = epoch_next(s->epoch);
 	LOCK_SCOPE(&s->lock);
 
-	for (size_t i = 0; i < s->n_kept; i++) {
-		uint64_t count;
-
-		if (refs_get(s->img, s->kept[i], &count) < 0)
-			fail_clear();
-		else if (!count)
-			add(&s->limbo,
-			    (struct space_run){s->kept[i] << s->img->cluster_bits, 1,
-					       stamp});
-	}
-	s->n_kept = 0;
+	for (size_t i = 0; i < s->kept.count; i++)
+		for (uint64_t c = s->kept.items[i].start; c < s->kept.items[i].end; c++)
+			add_unused(s, c, stamp);
+	intervals_release(&s->kept);
 }
 
 void space_limbo(struct space *s, const struct raises *freed)
@@ -140,19 +133,14 @@ void space_limbo(struct space *s, const struct raises *freed)
 
 	for (size_t i = 0; i < freed->count; i++)
 		for (uint64_t n = 0; n < freed->items[i].count; n++) {
-			uint64_t cluster = freed->items[i].cluster + n, count;
+			uint64_t cluster = freed->items[i].cluster + n;
 
 			/* two compressed clusters that lay in one */
 			if (cluster < seen)
 				continue;
 			seen = cluster + 1;
-			/* a snapshot, or another compressed cluster, may still use it */
-			if (refs_get(s->img, cluster, &count) < 0)
-				fail_clear();
-			else if (!count && !is_kept(s, cluster))
-				add(&s->limbo,
-				    (struct space_run){cluster << s->img->cluster_bits, 1,
-						       stamp});
+			if (!intervals_have(&s->kept, cluster, 1))
+				add_unused(s, cluster, stamp);
 		}
 }
 
@@ -164,11 +152,10 @@ static int by_host(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* What may go leaves the limbo for `out`, neighbours joined. */
+/* What may go leaves the limbo for `out`. */
 static void ripe(struct space *s, bool all, struct space_runs *out)
 {
-	unsigned bits = s->img->cluster_bits;
-	size_t kept = 0, joined = 0;
+	size_t kept = 0;
 	LOCK_SCOPE(&s->lock);
 
 	for (size_t i = 0; i < s->limbo.count; i++) {
@@ -180,6 +167,13 @@ static void ripe(struct space *s, bool all, struct space_runs *out)
 			s->limbo.items[kept++] = run;
 	}
 	s->limbo.count = kept;
+}
+
+/* Neighbours become one. */
+static void join(struct space_runs *out, unsigned bits)
+{
+	size_t joined = 0;
+
 	if (out->count > 1)
 		qsort(out->items, out->count, sizeof(*out->items), by_host);
 	for (size_t i = 1; i < out->count; i++) {
@@ -199,6 +193,7 @@ void space_tend(struct space *s, bool all)
 	struct space_runs runs = {0};
 
 	ripe(s, all, &runs);
+	join(&runs, s->img->cluster_bits);
 	for (size_t i = 0; i < runs.count; i++) {
 		struct space_run *r = &runs.items[i];
 		int punched = fallocate(
@@ -264,6 +259,6 @@ void space_release(struct space *s)
 		free(s->alloc.blocks);
 	free(s->free.items);
 	free(s->limbo.items);
-	free(s->kept);
+	intervals_release(&s->kept);
 	pthread_mutex_destroy(&s->lock);
 }

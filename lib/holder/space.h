@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "holder/epoch.h"
+#include "holder/leases.h"
 #include "image/alloc.h"
 #include "image/changes.h"
 
@@ -41,8 +42,7 @@ struct space {
 	 * Host clusters that a worker puts compressed clusters into: when they are freed
 	 * they are not used again before space_unkeep.
 	 */
-	uint64_t *kept;
-	size_t n_kept, cap_kept;
+	struct intervals kept;
 	bool no_punch; /* the file system has no holes: nothing is used again */
 };
 

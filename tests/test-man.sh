@@ -22,6 +22,7 @@ testLint()
 	done
 	assertTrue chain-tools.7 "[ -f '$TOP/man/chain-tools.7' ]"
 	assertTrue chain-page.7 "[ -f '$TOP/man/chain-page.7' ]"
+	assertTrue plugin "[ -f '$TOP/man/nbdkit-chain-plugin.1' ]"
 }
 
 # options_of COMMAND...: the long options in what it prints
@@ -53,6 +54,17 @@ testOptions()
 			"$(comm -23 help <(options_of cat page))"
 		assertEquals "in the page of $p and not in --help" "" \
 			"$(comm -13 help <(options_of cat items))"
+	done
+}
+
+# The parameters that the plugin names are in its page.
+testParameters()
+{
+	local word
+
+	for word in $(sed -n 's/.*strcmp(key, "\([a-z-]*\)").*/\1/p' "$TOP/cmd/nbdkit-chain-plugin.c"); do
+		assertTrue "$word" "grep -q '^\.It .*Cm $word Ns = Ns' '$TOP/man/nbdkit-chain-plugin.1' ||
+			grep -q '^\.It .*Cm $word Ns = Oc' '$TOP/man/nbdkit-chain-plugin.1'"
 	done
 }
 

@@ -62,10 +62,12 @@ testParameters()
 {
 	local word
 
-	for word in $(sed -n 's/.*strcmp(key, "\([a-z-]*\)").*/\1/p' "$TOP/cmd/nbdkit-chain-plugin.c"); do
+	sed -n 's/.*strcmp(key, "\([a-z-]*\)").*/\1/p' "$TOP/cmd/nbdkit-chain-plugin.c" >words
+	assertTrue "there are some" "[ -s words ]"
+	while read -r word; do
 		assertTrue "$word" "grep -q '^\.It .*Cm $word Ns = Ns' '$TOP/man/nbdkit-chain-plugin.1' ||
 			grep -q '^\.It .*Cm $word Ns = Oc' '$TOP/man/nbdkit-chain-plugin.1'"
-	done
+	done <words
 }
 
 # Every page names the exit statuses, or the page that does.

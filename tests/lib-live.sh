@@ -10,14 +10,20 @@
 
 PLUGIN=$BUILD/nbdkit-chain-plugin.so
 
-# A plugin with sanitizers needs their library in the program that loads it.
+# A plugin with sanitizers needs their library in the program that loads it; behind that of
+# threads stands what tests/preload/demangle.c is for.
 holder_preload()
 {
-	local name
+	local name more=
 
 	for name in asan tsan; do
 		nm -D "$PLUGIN" 2>/dev/null | grep -q " U __${name}_init$" || continue
-		${CC:-gcc} -print-file-name="lib$name.so"
+		if [ $name = tsan ]; then
+			more=$WORK/demangle.so
+			[ -e "$more" ] || ${CC:-gcc} -shared -fPIC -o "$more" \
+				"$TOP/tests/preload/demangle.c"
+		fi
+		echo "$(${CC:-gcc} -print-file-name="lib$name.so")${more:+ $more}"
 		return
 	done
 }

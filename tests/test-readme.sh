@@ -67,7 +67,7 @@ our_nbdkit()
 	mkdir -p "$WORK/path"
 	cat >"$WORK/path/nbdkit" <<-END
 		#!/bin/bash
-		export LD_PRELOAD=$(holder_preload)
+		export LD_PRELOAD="$(holder_preload)"
 		for word; do
 			shift
 			[ "\$word" = chain ] && word=$PLUGIN

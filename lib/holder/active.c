@@ -155,6 +155,7 @@ int active_publish(struct active *a, struct region *r, uint64_t cluster,
 	}
 	region_pin(a, r);
 	p->words[p->n_words++] = (struct word_change){cluster, word, r};
+	a->backlog++;
 	region_set(a, r, cluster, word);
 	return 0;
 }

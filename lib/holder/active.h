@@ -81,6 +81,8 @@ struct active {
 	struct pending
 		*writing; /* being committed, or waiting for space; NULL: nothing */
 	_Atomic bool touched; /* data was written since the last sync */
+	/* words that are not on the disk: who changes more waits when they are too many */
+	_Atomic size_t backlog;
 	/* A refcount may have stayed too high: the mark stays, too, for the next sweep. */
 	_Atomic bool leaks;
 };

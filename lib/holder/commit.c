@@ -64,6 +64,7 @@ static void let_go(struct active *a, struct pending *p)
 {
 	for (size_t i = 0; i < p->n_words; i++)
 		region_unpin(a, p->words[i].region);
+	a->backlog -= p->n_words;
 	pthread_mutex_lock(&a->publish);
 	a->writing = NULL;
 	pthread_mutex_unlock(&a->publish);
@@ -370,14 +371,10 @@ int commits_flush(struct commits *c)
 
 bool commits_broken(struct commits *c)
 {
-	LOCK_SCOPE(&c->lock);
-
 	return c->broken;
 }
 
 void commits_break(struct commits *c)
 {
-	LOCK_SCOPE(&c->lock);
-
 	c->broken = true;
 }

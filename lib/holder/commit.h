@@ -29,7 +29,8 @@ struct commits {
 	pthread_cond_t changed;
 	struct active *active;
 	uint64_t begun, done; /* numbers of commits */
-	bool wanted, stop, broken;
+	bool wanted, stop;
+	_Atomic bool broken; /* a sync failed; for good */
 	int error; /* of the last one */
 	char *sentence;
 	uint64_t syncs;

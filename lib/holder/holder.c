@@ -211,6 +211,9 @@ void holder_gate_open(struct holder *h)
 	pthread_cond_broadcast(&h->gate_opened);
 }
 
+/* Words that wait for a commit, in all: some 20 MiB with their regions pinned. */
+#define BACKLOG_MOST 262144u
+
 /* Enter as one who changes something: the gate is open, and stays so for this request. */
 static int enter_writer(struct holder *h, unsigned *slot)
 {
@@ -219,10 +222,21 @@ static int enter_writer(struct holder *h, unsigned *slot)
 	if (err)
 		return err;
 	for (;;) {
+		bool full;
+
+		if (commits_broken(&h->commits))
+			return fail(EIO, "a sync failed; nothing more is written");
 		*slot = epoch_enter(&h->epoch);
-		if (!h->gate_closed)
+		full = atomic_load(&h->view)->active->backlog > BACKLOG_MOST;
+		if (!full && !h->gate_closed)
 			return 0;
 		epoch_leave(&h->epoch, *slot);
+		if (full) {
+			err = commits_flush(&h->commits);
+			if (err)
+				return err;
+			continue;
+		}
 		pthread_mutex_lock(&h->gate_lock);
 		while (h->gate_closed)
 			pthread_cond_wait(&h->gate_opened, &h->gate_lock);
@@ -266,7 +280,16 @@ int holder_write(struct holder *h, const void *buf, uint32_t count, uint64_t off
 }
 
 /* So that no request is under way for long: SWITCH and freed clusters wait for it. */
-#define ZERO_AT_ONCE (1ull << 30)
+#define ZERO_CLUSTERS 16384u
+
+static uint64_t zero_at_once(struct holder *h)
+{
+	unsigned slot = epoch_enter(&h->epoch);
+	uint64_t bytes = (uint64_t)ZERO_CLUSTERS << atomic_load(&h->view)->active->bits;
+
+	epoch_leave(&h->epoch, slot);
+	return bytes;
+}
 
 static int discard(struct holder *h, uint64_t count, uint64_t offset, unsigned flags,
 		   bool trim)
@@ -274,7 +297,9 @@ static int discard(struct holder *h, uint64_t count, uint64_t offset, unsigned f
 	int err = check_range(h, count, offset);
 
 	while (count && !err) {
-		uint64_t n = min_u64(count, ZERO_AT_ONCE);
+		/* in whole clusters, wherever the first one begins */
+		uint64_t most = zero_at_once(h);
+		uint64_t n = min_u64(count, most - (offset & (most - 1)));
 		struct view *v;
 		unsigned slot;
 
@@ -297,12 +322,14 @@ static int discard(struct holder *h, uint64_t count, uint64_t offset, unsigned f
  */
 static bool is_whole(struct holder *h, uint64_t count, uint64_t offset)
 {
-	uint64_t end = offset + count, mask;
+	uint64_t end = offset + count, mask, size;
 	unsigned slot = epoch_enter(&h->epoch);
+	const struct active *a = atomic_load(&h->view)->active;
 
-	mask = (1ull << atomic_load(&h->view)->active->bits) - 1;
+	mask = (1ull << a->bits) - 1;
+	size = a->img->size;
 	epoch_leave(&h->epoch, slot);
-	return !(offset & mask) && (!(end & mask) || end == h->size);
+	return !(offset & mask) && (!(end & mask) || end == size);
 }
 
 int holder_zero(struct holder *h, uint64_t count, uint64_t offset, unsigned flags)

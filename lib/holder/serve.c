@@ -59,6 +59,10 @@ static void tend(struct holder *h)
 	struct page *page = NULL;
 
 	if (h->page) {
+		if (h->renamed) {
+			h->renamed = page_move(h->page, img->dev, img->ino) < 0;
+			fail_clear();
+		}
 		page_tend(h->page);
 		if (h->session && !page_has_requester(h->page))
 			session_end(h);

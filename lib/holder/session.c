@@ -5,14 +5,18 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
 #include "holder/region.h"
 #include "holder/write.h"
+#include "qcow2/refcount.h"
 
 #define LEASE_MOST (256ull << 20) /* bytes, of one request */
+#define FILL_MOST (16ull << 20) /* bytes, of one request */
 #define SAME_MOST 262144u /* intervals: 4 MiB */
 
 static struct view *view_of(const struct holder *h)
@@ -77,6 +81,14 @@ int session_hello(struct holder *h, const struct mail_request *rq, struct mail_a
 	return 0;
 }
 
+static void session_free(struct session *s)
+{
+	intervals_release(&s->leases);
+	intervals_release(&s->same);
+	free(s->uses);
+	free(s);
+}
+
 /*
  * Clusters that were never linked go back. Clusters of blobs were kept from being used again
  * while the worker might still put another blob there; whether they are free now a commit has
@@ -101,18 +113,14 @@ void session_end(struct holder *h)
 	} else {
 		fail_clear();
 	}
-	intervals_release(&s->leases);
-	intervals_release(&s->same);
-	free(s);
+	session_free(s);
 }
 
 void session_close(struct holder *h)
 {
 	if (!h->session)
 		return;
-	intervals_release(&h->session->leases);
-	intervals_release(&h->session->same);
-	free(TAKE(h->session));
+	session_free(TAKE(h->session));
 }
 
 int session_lease(struct holder *h, const struct mail_request *rq, struct mail_answer *an)
@@ -142,6 +150,52 @@ int session_lease(struct holder *h, const struct mail_request *rq, struct mail_a
 }
 
 enum outcome { LINKED, LOST, BUSY };
+
+/* The entry of a cluster, made if it is not there; NULL: no memory. */
+static struct blob_use *use_of(struct session *s, uint64_t cluster)
+{
+	size_t low = 0, high = s->n_uses;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (s->uses[middle].cluster < cluster)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low < s->n_uses && s->uses[low].cluster == cluster)
+		return &s->uses[low];
+	if (array_room(&s->uses, &s->cap_uses, s->n_uses) < 0)
+		return NULL;
+	memmove(s->uses + low + 1, s->uses + low, (s->n_uses - low) * sizeof(*s->uses));
+	s->uses[low] = (struct blob_use){cluster, 0};
+	s->n_uses++;
+	return &s->uses[low];
+}
+
+/* Refcounts must hold one more word, or no commit could ever be written. */
+static int check_uses(struct holder *h, const struct raise *raise)
+{
+	uint64_t max = qcow2_refcount_max(active_of(h)->img->header.refcount_order);
+
+	for (uint64_t n = 0; n < raise->count; n++) {
+		struct blob_use *u = use_of(h->session, raise->cluster + n);
+
+		if (!u)
+			return fail(ENOMEM, "out of memory");
+		if (u->words >= max)
+			return fail(EPROTO, "more compressed data in a cluster than can "
+					    "be counted");
+	}
+	return 0;
+}
+
+static void count_uses(struct holder *h, const struct raise *raise)
+{
+	for (uint64_t n = 0; n < raise->count; n++)
+		use_of(h->session, raise->cluster + n)->words++;
+}
 
 /* Is it a run of the disk's clusters? */
 static int check_guest(const struct active *a, const struct mail_run *r)
@@ -267,12 +321,16 @@ static int deal_with(struct holder *h, const struct mail_request *rq,
 		return err;
 	}
 	err = word_of(a, rq, r, i, &w, &raise);
+	if (!err)
+		err = check_uses(h, &raise);
 	/* Kept before it is linked: a guest may free it the moment after. */
 	if (!err && rq->op == MAIL_LINK && r->kind == MAIL_BLOB)
 		err = settle(h, r, i, LINKED, &raise);
 	if (!err)
 		err = link_one(a, cluster, w, rq->op == MAIL_LINK && r->kind == MAIL_DATA,
 			       &raise, out);
+	if (!err && *out == LINKED)
+		count_uses(h, &raise);
 	if (!err && rq->op == MAIL_LINK && r->kind == MAIL_DATA && *out != BUSY)
 		err = settle(h, r, i, *out, &raise);
 	return err;
@@ -312,6 +370,7 @@ static int link_runs(struct holder *h, const struct mail_request *rq,
 int session_link(struct holder *h, const struct mail_request *rq, struct mail_answer *an)
 {
 	const struct active *a = active_of(h);
+	uint64_t clusters = 0;
 	unsigned slot;
 	int err;
 
@@ -321,6 +380,13 @@ int session_link(struct holder *h, const struct mail_request *rq, struct mail_an
 		return fail(EPROTO, "version 2 has no word for zero");
 	if (rq->op == MAIL_LINK && a->external)
 		return fail(EPROTO, "an external data file has nothing to link");
+	if (rq->op == MAIL_FILL) {
+		for (uint32_t i = 0; i < rq->count; i++)
+			clusters += rq->runs[i].clusters;
+		/* it copies, and nobody else is answered meanwhile */
+		if (clusters > max_u64(FILL_MOST >> a->bits, 1))
+			return fail(EPROTO, "too many clusters to fill at once");
+	}
 	slot = epoch_enter(&h->epoch);
 	err = link_runs(h, rq, an);
 	epoch_leave(&h->epoch, slot);

@@ -9,11 +9,18 @@
 #include "holder/leases.h"
 #include "holder/state.h"
 
+/* A host cluster that holds compressed clusters, and how many words lead there. */
+struct blob_use {
+	uint64_t cluster, words;
+};
+
 struct session {
 	uint64_t number;
 	struct mail_hello hello;
 	struct intervals leases; /* host clusters: nobody but the worker writes there */
 	struct intervals same; /* guest clusters */
+	struct blob_use *uses; /* sorted by cluster */
+	size_t n_uses, cap_uses;
 };
 
 /* Each acts on a request that nobody vouches for, and fills in the answer. */

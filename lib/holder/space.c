@@ -201,10 +201,11 @@ void space_tend(struct space *s, bool all)
 			(off_t)r->host, (off_t)(r->count << s->img->cluster_bits));
 		LOCK_SCOPE(&s->lock);
 
+		/* Without holes nothing is used again; other errors pass. */
 		if (punched == 0)
 			add(&s->free, *r);
-		else
-			s->no_punch = true;
+		else if (errno != EOPNOTSUPP)
+			add(&s->limbo, (struct space_run){r->host, r->count, 0});
 	}
 	free(runs.items);
 }

@@ -43,7 +43,6 @@ struct space {
 	 * they are not used again before space_unkeep.
 	 */
 	struct intervals kept;
-	bool no_punch; /* the file system has no holes: nothing is used again */
 };
 
 void space_init(struct space *s, struct image *img, struct epoch *epoch);

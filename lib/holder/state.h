@@ -35,6 +35,7 @@ struct holder {
 
 	/* The page and who answers there ---------------------------------------- */
 	_Atomic(struct page *) page; /* NULL: readonly, or it could not be had */
+	bool renamed; /* the page has still to get the name of the active image */
 	pthread_t control;
 	bool control_running;
 	_Atomic bool stop;

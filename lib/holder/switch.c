@@ -84,6 +84,7 @@ static int open_overlay(struct swap *s, const struct mail_switch *m)
 {
 	struct holder *h = s->h;
 	struct chain_link *l = &s->link;
+	bool same = true;
 	int err;
 
 	if (m->path[0] != '/')
@@ -96,6 +97,10 @@ static int open_overlay(struct swap *s, const struct mail_switch *m)
 		err = check_overlay(h, l->image, m);
 	if (!err)
 		err = lock_take(l->image->fd, LOCK_WRITER, 0, NULL);
+	if (!err)
+		err = image_is_unchanged(l->image, &same);
+	if (!err && !same)
+		err = fail(EAGAIN, "somebody has changed it meanwhile");
 	if (!err)
 		err = check_backing(h, l->image);
 	if (!err)
@@ -211,7 +216,7 @@ int session_switch(struct holder *h, const struct mail_request *rq,
 		fail_clear();
 	free(h->path);
 	h->path = strdup(s.link.path);
-	if (page_move(h->page, s.link.image->dev, s.link.image->ino) < 0)
-		fail_clear();
+	h->renamed = page_move(h->page, s.link.image->dev, s.link.image->ino) < 0;
+	fail_clear();
 	return h->path ? 0 : fail(ENOMEM, "out of memory");
 }

@@ -62,6 +62,7 @@ static int grow_table(struct alloc *a, uint64_t index)
 		 block_bits = qcow2_refblock_bits(&a->img->header);
 	uint64_t first = a->next >> bits, clusters = a->table_words >> (bits - 3),
 		 blocks = 0;
+	size_t had = a->n_blocks;
 	int err;
 
 	/*
@@ -84,8 +85,11 @@ static int grow_table(struct alloc *a, uint64_t index)
 	err = reserve(a, a->next, clusters << bits);
 	for (uint64_t i = 0; i < blocks && !err; i++)
 		err = add_block(a, index + i, (first + clusters + i) << bits);
-	if (err)
+	if (err) {
+		/* no block without the table that is to name it */
+		a->n_blocks = had;
 		return err;
+	}
 	a->table_host = a->next;
 	a->table_clusters = (uint32_t)clusters;
 	a->table_words = clusters << (bits - 3);

@@ -80,7 +80,7 @@ under_load()
 	make_chain "$@"
 	qemu-img convert -O raw D.qcow2 before
 	hold D.qcow2 || return 0
-	"$TOP/tests/live-load" run --initial before --seed "$SEED" --seconds 3 \
+	"$TOP/tests/live-load" run --initial before --seed "$SEED" --seconds $((4 * SLOW)) \
 		--final after "$NBD" 2>load.err &
 	load=$!
 	later "kill -9 $load"
@@ -94,7 +94,8 @@ under_load()
 	done
 	assertEquals "still under load" "" "$(grep -v begins load.err)"
 	wait $load
-	assertEquals "seed $SEED: the load: $(tail -n 3 load.err)" 0 $?
+	STATUS=$?
+	assertEquals "seed $SEED: the load: $(tail -n 3 load.err)" 0 $STATUS
 	assertEquals "the disk" "$(sha256sum <after)" "$(guest_content)"
 	release
 	assertTrue "layers changed: $(sha256sum -c frozen 2>&1)" "sha256sum --quiet -c frozen"
@@ -380,6 +381,104 @@ testHolderKilledInBetween()
 	done
 }
 
+# faulty NAME=VALUE...: the next holder's disk is one of tests/preload/faults.c
+faulty()
+{
+	HOLD_WITH=(env "LD_PRELOAD=$(holder_preload) $WORK/faults.so"
+		"ASAN_OPTIONS=$ASAN_OPTIONS:verify_asan_link_order=0" "$@")
+}
+
+# Without the flush at the end that qemu-io makes
+guest_writes()
+{
+	/usr/bin/python3 - "$NBD" <<-'EOF' || fail "the guest's write"
+		import nbd, sys
+		h = nbd.NBD()
+		h.connect_uri(sys.argv[1])
+		h.pwrite(b"\x09" * 102400, 4 << 20)
+	EOF
+}
+
+# It dies at a sync of D in the switch.
+testHolderDiesInSwitch()
+{
+	local n died=0
+
+	need_holder || return 0
+	make_faults || return 0
+	for n in 1 2 3 4 5; do
+		rm -f ./*.qcow2
+		make_chain
+		faulty FAULT_FILE=/D.qcow2 FAULT_EXIT=$n
+		hold D.qcow2 || return 0
+		HOLD_WITH=()
+		cp D.qcow2 other.qcow2
+		guest_writes
+		put other.qcow2 'write -P 9 4M 100k'
+		run chain-snapshot -q D.qcow2 E.qcow2
+		case $STATUS in
+		0) ;;
+		69) ((++died)) ;;
+		*) fail "sync $n: status $STATUS, $(cat "$WORK/err")" ;;
+		esac
+		! grep -q 'reads as the guest' "$WORK/err" || [ -e E.qcow2 ] ||
+			fail "sync $n: no overlay"
+		kill_holder 2>/dev/null
+		[ -e E.qcow2 ] || continue
+		assert_leaks_at_worst E.qcow2
+		assert_leaks_at_worst D.qcow2
+		# not flushed: the write is there or not
+		content E.qcow2 | grep -qx -e "$HASH" -e "$(content other.qcow2)" ||
+			fail "sync $n: content"
+		assert_status 0 chain-stream -q E.qcow2
+		assert_sound E.qcow2
+	done
+	assertTrue "it died $died times" "[ $died -ge 3 ]"
+}
+
+# The last commit of D fails: nothing is switched, and the overlay goes away again.
+testSwitchFails()
+{
+	need_holder || return 0
+	make_faults || return 0
+	make_chain
+	# the L2 table, not the data
+	faulty FAULT_FILE=/D.qcow2 FAULT_ERRNO=5 FAULT_FROM=262144 FAULT_TO=327680 \
+		FAULT_COUNT=1000
+	hold D.qcow2 || return 0
+	HOLD_WITH=()
+	guest_writes
+	refused 74 chain-snapshot D.qcow2 E.qcow2
+	assert_err 'D.qcow2: its holder stays with it: .*Input/output error'
+	assertFalse "nothing is left" "[ -e E.qcow2 ]"
+	assert_status 74 chain-snapshot D.qcow2 E.qcow2
+	kill_holder
+	assert_leaks_at_worst D.qcow2
+	assert_content D.qcow2 "$HASH"
+}
+
+# A signal while its holder switches: that is waited for.
+testSignalInSwitch()
+{
+	need_holder || return 0
+	make_faults || return 0
+	make_chain
+	faulty FAULT_FILE=/D.qcow2 FAULT_SLOW=1500 FAULT_FROM=262144 FAULT_TO=327680 FAULT_COUNT=4
+	hold D.qcow2 || return 0
+	HOLD_WITH=()
+	guest_writes
+	start chain-snapshot -q D.qcow2 E.qcow2
+	until_true 5 test -e E.qcow2
+	kill -TERM "$PID"
+	finish
+	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"
+	assert_page E.qcow2
+	guest 'write -P 8 3M 64k'
+	HASH=$(guest_content)
+	release
+	assert_merged E.qcow2 "$HASH" D.qcow2
+}
+
 # A holder that stands still: a signal ends us; it goes on with D or with E.
 testSignal()
 {
@@ -540,7 +639,8 @@ testInfoUnderLoad()
 		assert_status 0 chain-info --map D.qcow2
 	done
 	wait $load
-	assertEquals "seed $SEED: the load: $(tail -n 3 load.err)" 0 $?
+	STATUS=$?
+	assertEquals "seed $SEED: the load: $(tail -n 3 load.err)" 0 $STATUS
 	assertTrue "looked $n times" "[ $n -gt 20 ]"
 	release
 	assert_sound D.qcow2

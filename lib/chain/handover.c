@@ -90,10 +90,10 @@ int handover_give(const struct snapshot_handover *h, const char *overlay)
 	struct stat st;
 	int err = absolute(overlay, &path);
 
-	if (!err && stat(path, &st) < 0)
-		err = fail_errno(errno, "cannot look at the file");
-	if (err)
-		/* not the kind of error that leaves the outcome open */
-		return fail_in(err == -ENXIO || err == -EINTR ? -EIO : err, overlay);
+	/* -EIO: -ENXIO and -EINTR would leave the outcome open */
+	if (err || !path)
+		return fail_in(handover_refused(err) ? err : -EIO, overlay);
+	if (stat(path, &st) < 0)
+		return fail_in(fail(EIO, "was taken away just now"), overlay);
 	return h->give(h->opaque, path, st.st_dev, st.st_ino);
 }

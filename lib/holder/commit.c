@@ -168,12 +168,14 @@ static int make_words(struct active *a, const struct pending *p, struct commit_s
 		 index = UINT64_MAX;
 	unsigned bytes = qcow2_word_bytes(&a->img->header);
 	CLEANUP_FREE struct order *order = malloc((p->n_words + 1) * sizeof(*order));
-	bool fresh = false;
+	bool fresh = false, sorted = true;
 	int err = order ? 0 : fail(ENOMEM, "out of memory");
 
-	for (size_t i = 0; i < p->n_words && !err; i++)
+	for (size_t i = 0; i < p->n_words && !err; i++) {
 		order[i] = (struct order){p->words[i].cluster, i};
-	if (!err)
+		sorted = sorted && (!i || order[i].cluster >= order[i - 1].cluster);
+	}
+	if (!err && !sorted)
 		qsort(order, p->n_words, sizeof(*order), by_cluster);
 	for (size_t i = 0; i < p->n_words && !err; i++) {
 		const struct word_change *w = &p->words[order[i].index];

@@ -171,26 +171,24 @@ static int extend(struct alloc *a)
 
 static int take(struct alloc *a, uint64_t want, uint64_t *host, uint64_t *got)
 {
-	uint64_t cluster = image_cluster_size(a->img), count;
+	unsigned bits = a->img->cluster_bits;
+	unsigned block_bits = qcow2_refblock_bits(&a->img->header);
+	uint64_t cluster = image_cluster_size(a->img);
 	int err = find_free(a);
 
 	if (err)
 		return err;
 	*host = a->next;
 	*got = 0;
-	while (*got < want) {
-		uint64_t index = a->next >> a->img->cluster_bits >>
-				 qcow2_refblock_bits(&a->img->header);
+	/* as far as the block reaches that counts a->next */
+	if (a->range == (a->next >> bits >> block_bits) + 1) {
+		uint64_t first = a->next >> bits, most = 1ull << block_bits;
 
-		if (a->range != index + 1)
-			break;
-		err = refs_get(a->img, a->next >> a->img->cluster_bits, &count);
+		most -= first & (most - 1);
+		err = refs_free_run(a->img, first, min_u64(want, most), got);
 		if (err)
 			return err;
-		if (count)
-			break;
-		a->next += cluster;
-		++*got;
+		a->next += *got * cluster;
 	}
 	return extend(a);
 }

@@ -58,12 +58,20 @@ static int write_slice(const struct change *items, size_t n, struct image *img,
 	return err ? err : cache_write(img->cache, start, buf, len);
 }
 
+static bool is_sorted(const struct changes *c)
+{
+	for (size_t i = 1; i < c->count; i++)
+		if (c->items[i].offset < c->items[i - 1].offset)
+			return false;
+	return true;
+}
+
 int changes_write(struct changes *c, struct image *img, unsigned bytes)
 {
 	size_t i = 0;
 
-	/* Nearly always sorted already; qsort copes well with that. */
-	if (c->count > 1)
+	/* Nearly always it is. */
+	if (!is_sorted(c))
 		qsort(c->items, c->count, sizeof(*c->items), by_offset);
 	while (i < c->count) {
 		uint64_t slice = c->items[i].offset / CACHE_SLICE;

@@ -86,6 +86,34 @@ int refs_get(struct image *img, uint64_t cluster, uint64_t *count)
 	return err;
 }
 
+int refs_free_run(struct image *img, uint64_t first, uint64_t count, uint64_t *run)
+{
+	unsigned order = img->header.refcount_order;
+	uint8_t buf[CACHE_SLICE];
+
+	*run = 0;
+	while (*run < count) {
+		struct piece p;
+		int err = piece_of(img, first + *run, count - *run, &p);
+
+		if (err == -ENODATA) { /* nothing is counted there */
+			uint64_t per_block = 1ull << qcow2_refblock_bits(&img->header);
+			uint64_t in = (first + *run) & (per_block - 1);
+
+			*run += min_u64(count - *run, per_block - in);
+			continue;
+		}
+		if (!err)
+			err = cache_read(img->cache, p.offset, buf, p.bytes);
+		if (err)
+			return err;
+		for (uint64_t i = 0; i < p.count; i++, ++*run)
+			if (qcow2_refcount_get(buf, order, p.first + i))
+				return 0;
+	}
+	return 0;
+}
+
 enum how { SET, ADD, SUB };
 
 /* The refcount `old` of a cluster after the change. */

@@ -11,6 +11,9 @@ int refs_block(struct image *img, uint64_t cluster, uint64_t *block);
 /* The refcount of a host cluster; 0 where there is no block. */
 int refs_get(struct image *img, uint64_t cluster, uint64_t *count);
 
+/* How many of at most count clusters from first on have refcount 0 in a row? */
+int refs_free_run(struct image *img, uint64_t first, uint64_t count, uint64_t *run);
+
 /*
  * Set count clusters from first to value. -EUCLEAN where a block is missing. Not synced.
  */

@@ -16,7 +16,7 @@ prepare()
 # The programs are built already: -o says that they need no look
 install_to()
 {
-	make -s -C "$TOP" B="$BUILD" SAN= DESTDIR="$PWD/dest" "$@" >"$WORK/make" 2>&1 ||
+	make -s -C "$TOP" -o all B="$BUILD" SAN= DESTDIR="$PWD/dest" "$@" >"$WORK/make" 2>&1 ||
 		fail "make: $(tail -n 5 "$WORK/make")"
 }
 

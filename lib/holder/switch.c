@@ -26,6 +26,7 @@ struct swap {
 	struct active *active;
 	struct view *view;
 	struct chain_link *links; /* of the new chain */
+	char *path; /* for messages from then on */
 };
 
 static int check_backing(const struct holder *h, const struct image *img)
@@ -133,6 +134,9 @@ static int prepare(struct swap *s)
 		err = space_open(&s->active->space);
 	if (err)
 		return err;
+	s->path = strdup(s->link.path);
+	if (!s->path)
+		return fail(ENOMEM, "out of memory");
 	s->links[0] = s->link;
 	memcpy(s->links + 1, c->links, c->count * sizeof(*c->links));
 	s->links[1].string = strdup(s->link.image->header.backing_name);
@@ -158,6 +162,7 @@ static void abandon(struct swap *s)
 	}
 	image_close(s->link.image);
 	free(s->link.path);
+	free(s->path);
 	fail_give(-EIO, sentence);
 }
 
@@ -199,6 +204,9 @@ int session_switch(struct holder *h, const struct mail_request *rq,
 	if (!err) {
 		holder_swap(h, s.view);
 		h->writable = h->written = true;
+		/* guests look at the path before their first write only */
+		free(h->path);
+		h->path = s.path;
 	}
 	holder_gate_open(h);
 	pthread_mutex_unlock(&h->begin_lock);
@@ -214,9 +222,7 @@ int session_switch(struct holder *h, const struct mail_request *rq,
 	/* It is a layer from now on. */
 	if (lock_take(below->fd, LOCK_LAYER, 0, NULL) < 0)
 		fail_clear();
-	free(h->path);
-	h->path = strdup(s.link.path);
 	h->renamed = page_move(h->page, s.link.image->dev, s.link.image->ino) < 0;
 	fail_clear();
-	return h->path ? 0 : fail(ENOMEM, "out of memory");
+	return 0;
 }

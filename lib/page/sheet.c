@@ -110,11 +110,13 @@ static int remove_dead(int folder, const char *name, uint64_t wait_ms)
 #define TRIES 100
 
 /* Two that race: one finds the other alive. */
-int sheet_show(const struct sheet *s)
+int sheet_show(struct sheet *s)
 {
 	char proc[48];
 	int err;
 
+	s->header = s->map->header;
+	s->owner = s->map->owner;
 	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", s->fd);
 	for (int tries = 0; tries < TRIES; tries++) {
 		if (linkat(AT_FDCWD, proc, s->folder, s->name, AT_SYMLINK_FOLLOW) == 0)
@@ -176,6 +178,10 @@ int sheet_copy(const struct sheet *s, struct sheet *out, bool worker)
 	err = sheet_make(out, worker);
 	if (!err) {
 		page_copy_out(out->map, s->map, offsetof(struct page_layout, mailbox));
+		out->map->header = s->header;
+		out->map->owner = s->owner;
+		PAGE_STORE(out->map->owner.connections,
+			   PAGE_LOAD(s->map->owner.connections));
 		err = sheet_show(out);
 	}
 	if (err)

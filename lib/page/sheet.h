@@ -17,6 +17,9 @@ struct sheet {
 	char name[PAGE_NAME];
 	int folder, fd; /* -1: none */
 	struct page_layout *map; /* NULL: not mapped */
+	/* As they were shown: a copy is made from these, whatever was scribbled since. */
+	struct page_header_area header;
+	struct page_owner_area owner;
 };
 
 #define SHEET_NONE ((struct sheet){.folder = -1, .fd = -1})
@@ -31,7 +34,7 @@ int sheet_make(struct sheet *s, bool worker);
  * Give the unnamed file its name. -EAGAIN: the name belongs to a living owner, or to a
  * dead one whose worker did not end within 10 s; the sentence says which process.
  */
-int sheet_show(const struct sheet *s);
+int sheet_show(struct sheet *s);
 
 /* Map the file that is open, shared. */
 int sheet_map(struct sheet *s);

@@ -1,0 +1,290 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# An image in use, and something goes wrong beside: the page is lost or not to be trusted,
+# layers are replaced, disks are full or fail. The guest goes on, the merge can be resumed.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lib-live.sh
+. "$TOP/tests/lib-live.sh"
+# shellcheck source=tests/lib-stalls.sh
+. "$TOP/tests/lib-stalls.sh"
+
+# --- the page -------------------------------------------------------------------
+
+# A merge that stands still while it copies; PAGE is the file.
+merge_stands()
+{
+	make_race_chain
+	hold D.qcow2 || return 1
+	arm worker copy pwrite /D.qcow2 65536 0 2 1 stall 0
+	merge chain-stream -q -j 1 "$@" D.qcow2
+	reached worker copy
+	PAGE=$(echo "$CHAIN_RUNTIME_DIR"/*-*)
+}
+
+# A fresh page appears; the worker that came through the old one ends its merge, and is
+# seen, and nobody gets in beside it.
+testPageDeleted()
+{
+	need_stalls || return 0
+	merge_stands || return 0
+	rm "$PAGE"
+	until_true 5 test -e "$PAGE" || fail "no fresh page"
+	assertEquals "$PID true" \
+		"$(chain-info --jobs --json | jq -r '.[0] | "\(."worker-pid") \(.alive)"')"
+	assert_status 75 chain-stream -q D.qcow2
+	both 'write -P 71 100000 1000' 'discard 1M 64k'
+	go worker copy
+	merge_ends 0
+	assert_status 0 chain-snapshot D.qcow2 E.qcow2
+	HASH=$(content other.qcow2)
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	release
+	assert_merged E.qcow2 "$HASH" D.qcow2
+	assert_sound D.qcow2
+}
+
+# Garbage where requests and answers lie: it is passed over, or asked again.
+testGarbageInTheMailbox()
+{
+	need_stalls || return 0
+	merge_stands || return 0
+	(while kill -0 "$HOLDER"; do
+		head -c 98304 /dev/urandom | dd of="$PAGE" bs=4k seek=8 conv=notrunc status=none
+		sleep 0.15
+	done) 2>/dev/null &
+	later "kill $!"
+	go worker copy
+	until_true 8 bash -c "grep -q '^State:.Z' /proc/$PID/status"
+	kill $! 2>/dev/null
+	finish
+	assertTrue "status $STATUS: $(cat "$WORK/bg.err")" "[[ $STATUS = @(0|69|74|75) ]]"
+	both 'write -P 72 100000 1000'
+	assert_status 0 chain-stream -q D.qcow2
+	assert_disk ""
+}
+
+# Garbage all over it, another version, another user's: nobody uses it. Once it is
+# removed there is a fresh one.
+testPageNotToBeTrusted()
+{
+	local what
+
+	need_stalls || return 0
+	need_root || return 0
+	make_race_chain
+	hold D.qcow2 || return 0
+	PAGE=$(echo "$CHAIN_RUNTIME_DIR"/*-*)
+	for what in garbage version user; do
+		case $what in
+		garbage) head -c 131072 /dev/urandom | dd of="$PAGE" conv=notrunc status=none ;;
+		version) poke "$PAGE" 8 77 ;;
+		user) chown nobody "$PAGE" ;;
+		esac
+		both 'write -P 73 100000 1000' flush
+		assert_status 75 chain-stream -q D.qcow2
+		assert_one_error
+		rm "$PAGE"
+		until_true 5 test -e "$PAGE" || fail "$what: no fresh page"
+	done
+	assert_status 0 chain-stream -q D.qcow2
+	assert_disk ""
+}
+
+# No room for a page: the guest is served all the same, and later there is one.
+testNoRoomForThePage()
+{
+	need_stalls || return 0
+	mount_new tmpfs 64k "$CHAIN_RUNTIME_DIR" || return 0
+	chmod 700 "$CHAIN_RUNTIME_DIR"
+	make_race_chain
+	hold D.qcow2 || return 0
+	both 'write -P 74 100000 1000' flush
+	assert_status 75 chain-stream -q D.qcow2
+	assert_err "$CHAIN_RUNTIME_DIR"
+	mount -o remount,size=1M "$CHAIN_RUNTIME_DIR"
+	# shellcheck disable=SC2016
+	until_true 5 bash -c 'ls "$CHAIN_RUNTIME_DIR" | grep -q .'
+	assert_status 0 chain-stream -q D.qcow2
+	assert_disk ""
+}
+
+# --- the chain ------------------------------------------------------------------
+
+# Other files in the places of layers: holder and worker keep what they have open.
+testSwallowedLayerReplaced()
+{
+	need_stalls || return 0
+	merge_stands || return 0
+	HASH=$(content other.qcow2)
+	new other2.qcow2 4M
+	mv other2.qcow2 B.qcow2
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	go worker copy
+	merge_ends 0
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	release
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+# The header would name a file that is not the one that was merged onto.
+testBaseReplaced()
+{
+	need_stalls || return 0
+	merge_stands -b A.qcow2 || return 0
+	HASH=$(content other.qcow2)
+	mv A.qcow2 kept.qcow2
+	new A.qcow2 4M
+	go worker copy
+	finish
+	assertTrue "refused: $STATUS" "[ $STATUS != 0 ]"
+	assertEquals "one line: $(cat "$WORK/bg.err")" 1 "$(wc -l <"$WORK/bg.err")"
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	assert_backing D.qcow2 B.qcow2
+	mv kept.qcow2 A.qcow2
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	assert_disk A.qcow2
+}
+
+# --- space ----------------------------------------------------------------------
+
+# What is left is the guest's.
+testReserve()
+{
+	need_stalls || return 0
+	mount_new ext4 32M small || return 0
+	make_race_chain
+	mv D.qcow2 small/D.qcow2
+	qemu-img rebase -u -f qcow2 -F qcow2 -b "$PWD/B.qcow2" small/D.qcow2
+	hold small/D.qcow2 || return 0
+	both 'write -P 75 100000 1000' flush
+	assert_status 74 chain-stream -q small/D.qcow2
+	assert_one_error
+	assert_err 'for the guest'
+	both 'write -P 76 1M 300k' flush
+	HASH=$(content other.qcow2)
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	release
+	assert_sound small/D.qcow2
+}
+
+# No space for what the worker copies; none for a new table (the guest's own first write
+# hears of that, too).
+testNoSpace()
+{
+	local who rule
+
+	need_stalls || return 0
+	for who in worker holder; do
+		make_race_chain
+		hold D.qcow2 || return 0
+		rule=(pwrite /D.qcow2 4096)
+		[ $who = holder ] && rule=(fallocate /D.qcow2 1)
+		arm $who "full$who" "${rule[@]}" 0 0 1000 fail 28
+		merge chain-stream -q D.qcow2
+		merge_ends 74
+		assertEquals "one line: $(cat "$WORK/bg.err")" 1 "$(wc -l <"$WORK/bg.err")"
+		if [ $who = holder ]; then
+			run qemu-io -f raw -c 'write -P 77 100000 1000' "$NBD"
+			assert_out 'No space left'
+		fi
+		both 'read 0 1M'
+		disarm $who
+		both 'write -P 78 100000 1000' flush
+		assert_status 0 chain-stream -q D.qcow2
+		assert_disk ""
+	done
+}
+
+# strikes ERRNO: each write of the holder's metadata in turn fails once while it links and
+# finishes, then each sync. What was flushed is there, whatever else.
+strikes()
+{
+	local call n struck=0
+
+	make_race_chain
+	mkdir fresh
+	cp ./*.qcow2 fresh
+	oracle 'write -P 79 300000 1000'
+	HASH=$(content other.qcow2)
+	for call in pwrite sync; do
+		for n in 0 1 2 3 4 5 6 7; do
+			cp fresh/*.qcow2 .
+			hold D.qcow2 || return 0
+			guest 'write -P 79 300000 1000' flush
+			arm holder "$call$n" $call /D.qcow2 0 0 "$n" 1 fail "$1"
+			merge chain-stream -q -b A.qcow2 D.qcow2
+			finish
+			disarm holder
+			assertTrue "$call $n: status $STATUS" "[[ $STATUS = @(0|74) ]]"
+			assertEquals "$call $n: the guest's disk" "$HASH" "$(guest_content)"
+			kill_holder
+			assert_content D.qcow2 "$HASH"
+			assert_leaks_at_worst D.qcow2
+			[ "$STATUS" = 0 ] && [ "$n" -gt 3 ] && break
+			[ "$STATUS" = 0 ] || ((struck++))
+			assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+			assert_merged D.qcow2 "$HASH" A.qcow2
+		done
+	done
+	assertTrue "it was struck $struck times" "[ $struck -ge 3 ]"
+	rm -r fresh
+}
+
+testMetadataFails()
+{
+	need_stalls || return 0
+	strikes 5
+}
+
+# A word for which there is no space is written later; a flush says so until then.
+testNoSpaceForMetadata()
+{
+	need_stalls || return 0
+	strikes 28
+}
+
+# --- errors of layers -----------------------------------------------------------
+
+testLayerFails()
+{
+	need_stalls || return 0
+	make_race_chain
+	hold D.qcow2 || return 0
+	arm worker report pread /B.qcow2 60000 400000 1 1 fail 5
+	merge chain-stream -q --on-error=report D.qcow2
+	merge_ends 74
+	both 'write -P 81 100000 1000'
+	# what could not be read is missing at the end
+	arm worker ignore pread /B.qcow2 60000 400000 0 1000 fail 5
+	merge chain-stream -q --on-error=ignore D.qcow2
+	merge_ends 74
+	both 'write -P 82 200000 1000'
+	arm worker stop pread /B.qcow2 60000 400000 0 1 fail 5
+	merge chain-stream -q --on-error=stop D.qcow2
+	until_true 10 bash -c 'chain-info --jobs --json | jq -e ".[0].paused"' ||
+		fail "it does not stop: $(chain-info --jobs --json)"
+	both 'write -P 83 300000 1000'
+	assert_status 0 chain-stream --resume D.qcow2
+	merge_ends 0
+	assert_disk ""
+}
+
+# The guest hears of it once, and reads on.
+testLayerFailsTheGuest()
+{
+	need_stalls || return 0
+	make_race_chain
+	hold D.qcow2 || return 0
+	arm holder layer pread /B.qcow2 1000 0 0 1 fail 5
+	run qemu-io -f raw -c 'write -P 84 200000 1000' "$NBD"
+	assert_out 'write failed: Input/output error'
+	disarm holder
+	both 'write -P 85 201000 1000' flush
+	assert_disk B.qcow2
+}
+
+# shellcheck disable=SC1091
+. shunit2

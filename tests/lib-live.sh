@@ -10,20 +10,16 @@
 
 PLUGIN=$BUILD/nbdkit-chain-plugin.so
 
-# A plugin with sanitizers needs their library in the program that loads it; behind that of
-# threads stands what tests/preload/demangle.c is for.
+# A plugin with sanitizers needs their library in the program that loads it, and behind that
+# what tests/preload/demangle.c is for.
 holder_preload()
 {
-	local name more=
+	local name more=$WORK/demangle.so
 
 	for name in asan tsan; do
 		nm -D "$PLUGIN" 2>/dev/null | grep -q " U __${name}_init$" || continue
-		if [ $name = tsan ]; then
-			more=$WORK/demangle.so
-			[ -e "$more" ] || ${CC:-gcc} -shared -fPIC -o "$more" \
-				"$TOP/tests/preload/demangle.c"
-		fi
-		echo "$(${CC:-gcc} -print-file-name="lib$name.so")${more:+ $more}"
+		[ -e "$more" ] || ${CC:-gcc} -shared -fPIC -o "$more" "$TOP/tests/preload/demangle.c"
+		echo "$(${CC:-gcc} -print-file-name="lib$name.so") $more"
 		return
 	done
 }

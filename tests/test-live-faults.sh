@@ -51,14 +51,11 @@ testGarbageInTheMailbox()
 {
 	need_stalls || return 0
 	merge_stands || return 0
-	(while kill -0 "$HOLDER"; do
+	go worker copy
+	for _ in 1 2 3 4 5 6; do
 		head -c 98304 /dev/urandom | dd of="$PAGE" bs=4k seek=8 conv=notrunc status=none
 		sleep 0.15
-	done) 2>/dev/null &
-	later "kill $!"
-	go worker copy
-	until_true 8 bash -c "grep -q '^State:.Z' /proc/$PID/status"
-	kill $! 2>/dev/null
+	done
 	finish
 	assertTrue "status $STATUS: $(cat "$WORK/bg.err")" "[[ $STATUS = @(0|69|74|75) ]]"
 	both 'write -P 72 100000 1000'
@@ -223,7 +220,7 @@ strikes()
 			kill_holder
 			assert_content D.qcow2 "$HASH"
 			assert_leaks_at_worst D.qcow2
-			[ "$STATUS" = 0 ] && [ "$n" -gt 3 ] && break
+			[ "$STATUS" = 0 ] && [ "$n" -ge 3 ] && break
 			[ "$STATUS" = 0 ] || ((struck++))
 			assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
 			assert_merged D.qcow2 "$HASH" A.qcow2

@@ -54,7 +54,8 @@ testBusy()
 		merge chain-stream -q D.qcow2
 		assertEquals "while it is written" "$HASH" "$(guest_content)"
 		sleep 0.3
-		assertTrue "the merge waits" "kill -0 $PID"
+		assertTrue "the merge waits" "grep -q '^State:.[^Z]' /proc/$PID/status"
+		assert_backing D.qcow2 B.qcow2
 		go holder "first"
 		guest_ends_well
 		merge_ends 0
@@ -79,7 +80,8 @@ testBusyFails()
 		reached holder "first"
 		merge chain-stream -q D.qcow2
 		sleep 0.3
-		assertTrue "the merge waits" "kill -0 $PID"
+		assertTrue "the merge waits" "grep -q '^State:.[^Z]' /proc/$PID/status"
+		assert_backing D.qcow2 B.qcow2
 		go holder "first"
 		guest_ends
 		assertTrue "the guest hears of it: $(cat "$WORK/guest.bg")" \

@@ -37,13 +37,13 @@ static void *run(void *opaque)
 	uint64_t since = 0;
 	LOCK_SCOPE(&p->lock);
 
-	while (!p->over && !p->ended) {
+	while (!p->over && !__atomic_load_n(&p->ended, __ATOMIC_RELAXED)) {
 		if (!is_to_stop(p))
 			since = 0;
 		else if (!since)
 			since = clock_ms();
 		else if (clock_ms() - since >= PATIENCE_MS)
-			p->ended = 1;
+			__atomic_store_n(&p->ended, 1, __ATOMIC_RELAXED);
 		wait_a_little(p);
 	}
 	return NULL;

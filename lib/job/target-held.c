@@ -44,7 +44,7 @@ static int call(struct target_held *h, enum mail_op op, uint32_t count)
 	if (err == -ENXIO && h->died)
 		h->died();
 	if (err == -EINTR) {
-		h->patience.ended = 1;
+		__atomic_store_n(&h->patience.ended, 1, __ATOMIC_RELAXED);
 		fail(EINTR, "stopped while its holder did not answer");
 	}
 	return err;
@@ -385,7 +385,7 @@ void target_held_abandon(struct target_held *t)
 {
 	CLEANUP_FREE char *sentence = fail_take();
 
-	if (t->count && !t->patience.ended)
+	if (t->count && !__atomic_load_n(&t->patience.ended, __ATOMIC_RELAXED))
 		release(t, t->next, t->count);
 	t->count = 0;
 	fail_give(-EIO, sentence);

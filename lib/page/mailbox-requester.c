@@ -90,7 +90,7 @@ static int wait_for_answer(struct mailbox *m, const struct mail_request *r, size
 		if (dead)
 			return fail(ENXIO, "%s (process %d), which held it, died",
 				    m->holder_program, (int)m->holder_pid);
-		if (stop && *stop)
+		if (stop && __atomic_load_n(stop, __ATOMIC_RELAXED))
 			return fail(EINTR, "interrupted");
 		if (clock_ms() >= again) {
 			send(m, r, bytes);

@@ -40,8 +40,12 @@ int fail_errno(int err, const char *fmt, ...)
 int fail_in(int err, const char *name)
 {
 	char text[SENTENCE_MAX];
+	size_t length = strlen(name);
 
-	if (strlen(name) + strlen(sentence) + 3 > sizeof(text))
+	if (length + strlen(sentence) + 3 > sizeof(text))
+		return err;
+	/* who was called has named it already */
+	if (strncmp(sentence, name, length) == 0 && sentence[length] == ':')
 		return err;
 	snprintf(text, sizeof(text), "%s: ", name);
 	strncat(text, sentence, sizeof(text) - strlen(text) - 1);

@@ -40,7 +40,7 @@ int fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* As fail(), with ": " and the text of err appended. For system calls. */
 int fail_errno(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Put "name: " before this thread's sentence. Returns err unchanged. */
+/* Put "name: " before this thread's sentence if it is not there. Returns err unchanged. */
 int fail_in(int err, const char *name);
 
 /* This thread's sentence, never NULL, valid until the next fail*(). */

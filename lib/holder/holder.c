@@ -188,9 +188,8 @@ static int begin_writing(struct holder *h)
 
 	if (err || h->written)
 		return err;
-	pthread_mutex_lock(&h->commits.writing);
+	/* No commit touches their directory: it need not be waited for. */
 	err = image_bitmaps_in_use(atomic_load(&h->view)->active->img);
-	pthread_mutex_unlock(&h->commits.writing);
 	if (err)
 		return fail_in(err, h->path);
 	h->written = true;

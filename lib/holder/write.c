@@ -96,6 +96,8 @@ static int write_units(struct part *p, uint64_t host, uint64_t first, uint64_t e
 	bool whole = p->buf && in == from && in_end == to;
 	int err = 0;
 
+	if (from >= to) /* past the end of the disk */
+		return 0;
 	if (whole)
 		return write_at(a->img->data_fd, p->buf + (in - p->in), to - from,
 				host + from);

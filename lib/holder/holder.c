@@ -210,9 +210,6 @@ void holder_gate_open(struct holder *h)
 	pthread_cond_broadcast(&h->gate_opened);
 }
 
-/* Words that wait for a commit, in all: some 20 MiB with their regions pinned. */
-#define BACKLOG_MOST 262144u
-
 /* Enter as one who changes something: the gate is open, and stays so for this request. */
 static int enter_writer(struct holder *h, unsigned *slot)
 {

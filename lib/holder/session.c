@@ -336,6 +336,11 @@ static int deal_with(struct holder *h, const struct mail_request *rq,
 	return err;
 }
 
+static bool has_backlog(const struct holder *h)
+{
+	return active_of(h)->backlog > BACKLOG_MOST / 2;
+}
+
 static int link_runs(struct holder *h, const struct mail_request *rq,
 		     struct mail_answer *an)
 {
@@ -349,7 +354,8 @@ static int link_runs(struct holder *h, const struct mail_request *rq,
 		if (!err && rq->op == MAIL_LINK)
 			err = check_host(h, r);
 		/* All marks of a run go into one answer. */
-		if (err || (run && an->count + r->clusters > MAIL_MARKS))
+		if (err ||
+		    (run && (an->count + r->clusters > MAIL_MARKS || has_backlog(h))))
 			break;
 		if (r->clusters > MAIL_MARKS)
 			return fail(EPROTO, "a run of too many clusters");
@@ -387,6 +393,9 @@ int session_link(struct holder *h, const struct mail_request *rq, struct mail_an
 		if (clusters > max_u64(FILL_MOST >> a->bits, 1))
 			return fail(EPROTO, "too many clusters to fill at once");
 	}
+	err = has_backlog(h) ? commits_flush(&h->commits) : 0;
+	if (err)
+		return err;
 	slot = epoch_enter(&h->epoch);
 	err = link_runs(h, rq, an);
 	epoch_leave(&h->epoch, slot);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/array.h"
 #include "base/endian.h"
@@ -120,6 +121,7 @@ static int by_cluster(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* After an error what is left to do. */
 static int each_run(struct raises *r, struct image *img,
 		    int (*apply)(struct image *, const struct raise *))
 {
@@ -127,6 +129,7 @@ static int each_run(struct raises *r, struct image *img,
 		qsort(r->items, r->count, sizeof(*r->items), by_cluster);
 	for (size_t i = 0; i < r->count;) {
 		struct raise run = r->items[i];
+		size_t begin = i;
 		int err;
 
 		for (i++; i < r->count && r->items[i].add == run.add &&
@@ -134,8 +137,11 @@ static int each_run(struct raises *r, struct image *img,
 		     i++)
 			run.count += r->items[i].count;
 		err = apply(img, &run);
-		if (err)
+		if (err) {
+			r->count -= begin;
+			memmove(r->items, r->items + begin, r->count * sizeof(*r->items));
 			return err;
+		}
 	}
 	return 0;
 }

@@ -47,6 +47,9 @@ int commit_write(struct image *img, struct alloc *alloc, struct commit_set *set,
 	/* S1 */
 	if (!err)
 		err = raises_write(&set->raises, img);
+	/* They are up: who tries again after a full disk must not add once more. */
+	if (!err)
+		set->raises.count = 0;
 	if (!err)
 		err = changes_write(&set->fresh_words, img, bytes);
 	if (!err && img->data_fd != img->fd)

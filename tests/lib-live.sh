@@ -70,12 +70,21 @@ live_runs()
 		fail "no merge runs"
 }
 
+# nbdkit 1.32 loses a few bytes of a connection that ends when the server does, whatever its
+# plugin: is that all that the address sanitizer found?
+leaks_of_nbdkit()
+{
+	grep -q 'ERROR: LeakSanitizer' "$WORK/holder.err" &&
+		! grep ' #1 ' "$WORK/holder.err" | grep -qv '/nbdkit+'
+}
+
 # The holder ends in order; its status in STATUS.
 release()
 {
 	kill "$HOLDER" 2>/dev/null
 	wait "$HOLDER" 2>/dev/null
 	STATUS=$?
+	[ $STATUS != 99 ] || ! leaks_of_nbdkit || STATUS=0
 	assertEquals "the holder's end: $(head -c 2000 "$WORK/holder.err")" 0 "$STATUS"
 }
 

@@ -289,7 +289,7 @@ testHolderDiesAtEachSync()
 # A worker whose holder died fences itself: nobody may write before it is gone.
 testFence()
 {
-	local worker
+	local worker preload
 
 	need_stalls || return 0
 	make_race_chain
@@ -302,7 +302,9 @@ testFence()
 	kill -STOP "$worker"
 	kill_holder
 	# waits for 10 s, names it
-	LIMIT=20 run nbdkit -f -U "$WORK/sock2" "$PLUGIN" D.qcow2
+	preload=$(holder_preload)
+	LIMIT=20 run env ${preload:+"LD_PRELOAD=$preload"} \
+		nbdkit -f -U "$WORK/sock2" "$PLUGIN" D.qcow2
 	assertEquals 1 "$STATUS"
 	assert_err "D.qcow2: .*(pid|process) $worker"
 	assert_status 75 chain-stream -q D.qcow2

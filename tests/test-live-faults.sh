@@ -126,6 +126,25 @@ testSwallowedLayerReplaced()
 	assert_merged D.qcow2 "$HASH" ""
 }
 
+# The worker would copy from another file than the one that the guest reads.
+testLayerReplacedBefore()
+{
+	make_race_chain
+	hold D.qcow2 || return 0
+	HASH=$(guest_content)
+	new other2.qcow2 4M
+	mv B.qcow2 kept.qcow2
+	mv other2.qcow2 B.qcow2
+	assert_status 64 chain-stream -q -b A.qcow2 D.qcow2
+	assert_status 64 chain-stream -q D.qcow2
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	mv kept.qcow2 B.qcow2
+	assert_status 0 chain-stream -q D.qcow2
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	release
+	assert_merged D.qcow2 "$HASH" ""
+}
+
 # The header would name a file that is not the one that was merged onto.
 testBaseReplaced()
 {

@@ -323,3 +323,18 @@ int chain_find(const struct chain *c, const char *path, size_t *depth)
 	}
 	return fail_in(fail(ENOENT, "not in the chain of %s", c->links[0].path), path);
 }
+
+static uint64_t mix(uint64_t sum, uint64_t value)
+{
+	sum = (sum ^ value) * 0x9e3779b97f4a7c15ull;
+	return sum ^ sum >> 29;
+}
+
+uint64_t chain_files(const struct chain *c, size_t from)
+{
+	uint64_t sum = 1;
+
+	for (size_t i = from; i < c->count; i++)
+		sum = mix(mix(sum, c->links[i].image->dev), c->links[i].image->ino);
+	return sum ? sum : 1;
+}

@@ -53,4 +53,10 @@ void chain_close(struct chain *c);
  */
 int chain_find(const struct chain *c, const char *path, size_t *depth);
 
+/*
+ * A number for the files from depth `from` on, in their order: two processes with the same
+ * number have the same files open. Never 0.
+ */
+uint64_t chain_files(const struct chain *c, size_t from);
+
 #endif

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "chain/handover.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "chain/name.h"
 
 #define TRIES 20
 #define ODD_TRIES 5 /* what makes no sense so often is no half-written header */
@@ -66,29 +65,11 @@ int handover_open_chain(const struct snapshot_handover *h, const char *path,
 	}
 }
 
-/*
- * The folder's real path, and the name as it was given: a relative backing string counts
- * from there, also when the name is a symbolic link.
- */
-static int absolute(const char *path, char **out)
-{
-	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	CLEANUP_FREE char *folder = slash ? strndup(path, (size_t)(slash - path) + 1)
-					  : strdup(".");
-	CLEANUP_FREE char *real = folder ? realpath(folder, NULL) : NULL;
-
-	if (!real)
-		return fail_errno(errno, "cannot find its folder");
-	if (asprintf(out, "%s/%s", real[1] ? real : "", name) < 0)
-		return fail(ENOMEM, "out of memory");
-	return 0;
-}
-
 int handover_give(const struct snapshot_handover *h, const char *overlay)
 {
 	CLEANUP_FREE char *path = NULL;
 	struct stat st;
-	int err = absolute(overlay, &path);
+	int err = name_absolute(overlay, &path);
 
 	/* -EIO: -ENXIO and -EINTR would leave the outcome open */
 	if (err || !path)

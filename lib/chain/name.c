@@ -102,6 +102,21 @@ static int real_folder(const char *path, char **out)
 	return *out ? 0 : fail_errno(errno, "cannot find the folder %s", folder);
 }
 
+int name_absolute(const char *path, char **out)
+{
+	CLEANUP_FREE char *folder = NULL;
+	int err = real_folder(path, &folder);
+
+	*out = NULL;
+	if (err)
+		return err;
+	if (asprintf(out, "%s/%s", folder[1] ? folder : "", path + folder_length(path)) >=
+	    0)
+		return 0;
+	*out = NULL;
+	return no_memory();
+}
+
 /* How many bytes of a and b are the same whole components: "/x/y", "/x/z" -> 2. */
 static size_t common_folders(const char *a, const char *b)
 {

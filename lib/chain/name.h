@@ -43,6 +43,13 @@ void name_release(struct name *n);
 int name_make(const char *overlay, const char *target, bool absolute, char **out);
 
 /*
+ * The same file from any working folder: the real path of its folder, and its name as it is,
+ * for a relative string in it counts from there, also when the name is a symbolic link. *out
+ * is malloc'd.
+ */
+int name_absolute(const char *path, char **out);
+
+/*
  * What overlay's header is to say when it takes over the backing image of `below`,
  * whose header says string: an absolute one as it is, a relative one re-anchored to
  * overlay's folder, file: and json: as they are if the inner path is absolute, else as

@@ -72,6 +72,10 @@ static int open_fresh(struct finish *f)
 		if (err)
 			return fail_in(err, img->path);
 	}
+	if (!err && m->layers && m->layers != chain_files(f->fresh, 0))
+		err = fail(EINVAL,
+			   "the files below the new base are not those that were "
+			   "compared; one was replaced, or is found by another way");
 	return !err && !same ? fail(EAGAIN, "somebody is changing the new base") : err;
 }
 

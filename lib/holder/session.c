@@ -60,6 +60,10 @@ static int check_hello(const struct holder *h, const struct mail_hello *hello)
 		err = session_find(h, hello->base_dev, hello->base_ino, &depth);
 	if (!err && depth == 1)
 		err = fail(EINVAL, "the base is the backing file already");
+	if (!err && hello->layers && hello->layers != chain_files(h->chain, 1))
+		err = fail(EINVAL,
+			   "the files below it are not those that its holder has open; "
+			   "one was replaced, or is found by another way");
 	return err;
 }
 

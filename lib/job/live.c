@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "chain/name.h"
 #include "image/cache.h"
 
 /*
@@ -35,10 +36,11 @@ static int begin(struct merge *m, char **base_path)
 	t->base = base;
 	t->watch = watch_progress;
 	t->opaque = &m->progress;
+	t->layers = chain_files(m->setup.chain, 1);
 	if (!err && m->setup.new_chain && base) {
-		t->base_path = *base_path = realpath(base->path, NULL);
-		if (!*base_path)
-			err = fail_errno(errno, "%s", base->path);
+		t->new_layers = chain_files(m->setup.new_chain, 0);
+		err = name_absolute(base->path, base_path);
+		t->base_path = *base_path;
 	}
 	if (!err && !t->died)
 		err = fail_in(fail(EAGAIN, "in use by a running guest"),

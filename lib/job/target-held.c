@@ -411,7 +411,7 @@ static int finish(struct target_held *h, const struct qcow2_change *change)
 	LOCK_SCOPE(&h->call_lock);
 	int err;
 
-	memset(f, 0, sizeof(*f));
+	*f = (struct mail_finish){.layers = h->new_layers};
 	if (h->base) {
 		f->has_base = 1;
 		f->base_dev = h->base->dev;
@@ -491,6 +491,7 @@ int target_held_hello(struct target_held *t, enum mail_type type)
 		.has_base = type == MAIL_STREAM && t->base,
 		.base_dev = type == MAIL_STREAM && t->base ? t->base->dev : 0,
 		.base_ino = type == MAIL_STREAM && t->base ? t->base->ino : 0,
+		.layers = t->layers,
 	};
 	err = patience_begin(&t->patience, t->limit);
 	if (!err)

@@ -39,6 +39,7 @@ struct target_held {
 	void (*died)(void); /* called when a request finds the holder dead */
 	const struct image *base; /* what the image ends on; NULL: nothing */
 	const char *base_path; /* REBASE: absolute; NULL: a stream */
+	uint64_t layers, new_layers; /* chain_files, as in page/mail.h */
 	/* about ten times a second while close waits */
 	void (*watch)(void *opaque);
 	void *opaque;

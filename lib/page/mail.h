@@ -97,6 +97,8 @@ struct mail_hello {
 	uint32_t type; /* enum mail_type */
 	uint32_t has_base; /* STREAM: 0 merges to none */
 	uint64_t base_dev, base_ino; /* STREAM: the layer to keep */
+	/* chain_files of all layers, as the requester has them open; 0: not said */
+	uint64_t layers;
 };
 
 enum mail_kind { MAIL_DATA = 1, MAIL_BLOB };
@@ -114,6 +116,7 @@ struct mail_finish {
 	uint32_t has_base; /* 0: no backing file any more */
 	uint32_t reserved;
 	uint64_t base_dev, base_ino; /* of the image that the string leads to */
+	uint64_t layers; /* REBASE: chain_files of the new base's chain; 0: not said */
 	char string[1024]; /* the backing string for the header, NUL-terminated */
 	char format[16]; /* "raw", "qcow2" */
 	char path[PAGE_PATH]; /* REBASE: the new base, absolute */

@@ -190,6 +190,9 @@ static int begin_writing(struct holder *h)
 		return err;
 	/* No commit touches their directory: it need not be waited for. */
 	err = image_bitmaps_in_use(atomic_load(&h->view)->active->img);
+	/* The kernel tells of a failed sync once: the next commit would not hear of it. */
+	if (err && err != -ENOMEM && err != -EUCLEAN)
+		commits_break(&h->commits);
 	if (err)
 		return fail_in(err, h->path);
 	h->written = true;

@@ -297,8 +297,9 @@ int guest_fill(struct view *v, uint64_t cluster, bool *busy)
 	err = qcow2_word_decode(&a->img->header, p.word, &p.m);
 	*busy = !err && region_is_busy(p.region, cluster);
 	if (!err && p.m.kind == QCOW2_SUBDIVIDED)
-		want = ~(p.m.data | p.m.zero);
-	if (err || *busy || (p.m.kind != QCOW2_HOLE && p.m.kind != QCOW2_SUBDIVIDED)) {
+		want = ~(p.m.data | p.m.zero) & units_mask(a, 0, inside(a, cluster));
+	if (err || *busy || !want ||
+	    (p.m.kind != QCOW2_HOLE && p.m.kind != QCOW2_SUBDIVIDED)) {
 		region_put(a, p.region);
 		return err ? fail_in(err, a->img->path) : 0;
 	}

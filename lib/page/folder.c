@@ -22,7 +22,8 @@ static const char *runtime_dir(void)
 {
 	const char *dir = secure_getenv("CHAIN_RUNTIME_DIR");
 
-	return dir && *dir ? dir : NULL;
+	/* a relative one would be another folder for each process; a server is in / */
+	return dir && *dir == '/' ? dir : NULL;
 }
 
 const char *page_folder_path(char out[static PATH_MAX])

@@ -359,5 +359,23 @@ testPrintMerged()
 	release
 }
 
+# The last cluster's end is there already, and its subclusters go on past the disk's.
+testSubclustersAtTheEnd()
+{
+	local size=$((65536 + 21504)) hash
+
+	new A.qcow2 $size -o extended_l2=on
+	qemu-io -f qcow2 -c "write -P 17 0 $size" A.qcow2 >/dev/null
+	new D.qcow2 $size -o extended_l2=on -b A.qcow2 -F qcow2
+	qemu-io -f qcow2 -c 'write -P 51 65536 4k' -c 'write -P 68 81920 5k' D.qcow2 \
+		>/dev/null
+	hash=$(content D.qcow2)
+	hold D.qcow2 || return 0
+	assert_status 0 chain-stream -q D.qcow2
+	assertEquals "the guest's disk" "$hash" "$(guest_content)"
+	release
+	assert_merged D.qcow2 "$hash" ""
+}
+
 # shellcheck disable=SC1091
 . shunit2

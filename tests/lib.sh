@@ -226,15 +226,17 @@ holds()
 	until_true 10 bash -c 'grep -q ^lock: /proc/$1/fdinfo/*' - "$1"
 }
 
-# qemu_io_holds FILE: open in a qemu-io (PID) that waits until we close descriptor 7
+# qemu_io_holds FILE: open in a qemu-io (PID) that waits until we close descriptor 7; it
+# asks for commands once it has opened the image
 qemu_io_holds()
 {
 	mkfifo "$WORK/fifo"
-	later "rm -f '$WORK/fifo'"
-	qemu-io -f qcow2 "$1" <"$WORK/fifo" >/dev/null 2>&1 &
+	later "rm -f '$WORK/fifo' '$WORK/prompt'"
+	qemu-io -f qcow2 "$1" <"$WORK/fifo" >"$WORK/prompt" 2>&1 &
 	PID=$!
 	later "kill -9 $PID"
 	exec 7>"$WORK/fifo"
+	until_true 10 grep -q 'qemu-io>' "$WORK/prompt" || fail "qemu-io: $(cat "$WORK/prompt")"
 }
 
 # --- images -------------------------------------------------------------------

@@ -226,6 +226,14 @@ holds()
 	until_true 10 bash -c 'grep -q ^lock: /proc/$1/fdinfo/*' - "$1"
 }
 
+# halt PID: returns when it stands still; until one of its threads has taken the signal,
+# the others run on
+halt()
+{
+	kill -STOP "$1"
+	until_true 10 awk '/^State:/ && !/T/ { exit 1 }' /proc/"$1"/task/*/status
+}
+
 # qemu_io_holds FILE: open in a qemu-io (PID) that waits until we close descriptor 7; it
 # asks for commands once it has opened the image
 qemu_io_holds()

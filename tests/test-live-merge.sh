@@ -328,7 +328,7 @@ testHolderStands()
 	hold D.qcow2 || return 0
 	start chain-stream -q --rate=2M D.qcow2
 	live_runs
-	kill -STOP "$HOLDER"
+	halt "$HOLDER"
 	kill -TERM "$PID"
 	finish
 	kill -CONT "$HOLDER"

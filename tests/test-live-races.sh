@@ -299,7 +299,7 @@ testFence()
 	merge chain-stream -q -j 1 D.qcow2
 	worker=$PID
 	reached worker copy
-	kill -STOP "$worker"
+	halt "$worker"
 	kill_holder
 	# waits for 10 s, names it
 	preload=$(holder_preload)

@@ -340,7 +340,7 @@ testHolderDies()
 	hold D.qcow2 || return 0
 	guest_fill 7 3M 200k
 	HASH=$(guest_content)
-	kill -STOP "$HOLDER"
+	halt "$HOLDER"
 	start chain-snapshot D.qcow2 E.qcow2
 	sleep 0.3
 	kill_holder
@@ -483,7 +483,7 @@ testSignal()
 	need_holder || return 0
 	make_chain
 	hold D.qcow2 || return 0
-	kill -STOP "$HOLDER"
+	halt "$HOLDER"
 	start chain-snapshot D.qcow2 E.qcow2
 	sleep 0.2
 	kill -TERM "$PID"

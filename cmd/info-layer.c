@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -259,29 +258,16 @@ static bool is_held(const struct chain *c, const char *path)
 	return false; /* a file system without locks */
 }
 
-/* Did a second look at the header of an image that is written to see the same? */
-static bool agrees(const struct image *img)
-{
-	struct image *again;
-	bool same;
-
-	if (img->format == IMAGE_RAW)
-		return true;
-	same = image_open(&again, img->path, img->format, IMAGE_LENIENT | IMAGE_NO_DATA,
-			  1) == 0 &&
-	       image_same_file(img, again) &&
-	       memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
-	image_close(again);
-	return same;
-}
-
 /* What a header says that is being written: neither damage nor the name of a file. */
 static bool is_odd(const struct chain *c, int err)
 {
+	const struct image *img;
+
 	if (err)
 		return err == -EUCLEAN || err == -ENOENT || err == -ENOTSUP ||
 		       err == -ELOOP;
-	return !agrees(c->links[0].image);
+	img = c->links[0].image;
+	return img->format != IMAGE_RAW && !image_header_agrees(img, IMAGE_LENIENT);
 }
 
 /* The error of an image that somebody writes to. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "chain/handover.h"
 
-#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -12,19 +11,6 @@
 #define TRIES 20
 #define ODD_TRIES 5 /* what makes no sense so often is no half-written header */
 #define PAUSE_MS 10
-
-/* Did a second look at the header see the same? */
-static bool agrees(const struct image *img)
-{
-	struct image *again;
-	bool same;
-	int err = image_open(&again, img->path, img->format, IMAGE_NO_DATA, 1);
-
-	same = !err && image_same_file(img, again) &&
-	       memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
-	image_close(err ? NULL : again);
-	return same;
-}
 
 /* *again: it was being written. */
 static int open_once(const struct snapshot_handover *h, const char *path,
@@ -41,7 +27,7 @@ static int open_once(const struct snapshot_handover *h, const char *path,
 		return fail_in(fail(EAGAIN, "another file has been put in its place; try "
 					    "again"),
 			       path);
-	*again = !agrees(img);
+	*again = !image_header_agrees(img, 0);
 	return *again ? fail_in(fail(EAGAIN, "somebody keeps changing the image; try "
 					     "again later"),
 				path)

@@ -345,15 +345,34 @@ void image_close(struct image *img)
 	free(img);
 }
 
-int image_is_unchanged(struct image *img, bool *same)
+/* What another look at it sees; *length is then that of the file. */
+static bool looks_the_same(const struct image *img, unsigned flags, uint64_t *length)
 {
 	struct image *again;
+	bool same;
 	/* A second descriptor may come and go: OFD locks do not end with it. */
-	int err = image_open(&again, img->path, img->format, IMAGE_NO_DATA, 1);
+	int err = image_open(&again, img->path, img->format, flags | IMAGE_NO_DATA, 1);
 
-	*same = !err && image_same_file(img, again) &&
-		img->file_size == again->file_size &&
-		memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
-	image_close(err ? NULL : again);
+	if (err)
+		return false;
+	same = image_same_file(img, again) &&
+	       memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
+	*length = again->file_size;
+	image_close(again);
+	return same;
+}
+
+int image_is_unchanged(struct image *img, bool *same)
+{
+	uint64_t length;
+
+	*same = looks_the_same(img, 0, &length) && img->file_size == length;
 	return 0;
+}
+
+bool image_header_agrees(const struct image *img, unsigned flags)
+{
+	uint64_t length;
+
+	return looks_the_same(img, flags, &length);
 }

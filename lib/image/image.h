@@ -85,6 +85,13 @@ void image_close(struct image *img);
  */
 int image_is_unchanged(struct image *img, bool *same);
 
+/*
+ * The same of an image that somebody writes to, whose length changes: does a second look see
+ * the same header in the same file? If not, one of the two was of a header half written.
+ * flags: IMAGE_LENIENT if it was opened so.
+ */
+bool image_header_agrees(const struct image *img, unsigned flags);
+
 /* What the first bytes of the file at path say: IMAGE_QCOW2 by magic, else IMAGE_RAW. */
 int image_probe(const char *path, enum image_format *format);
 

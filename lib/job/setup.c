@@ -74,17 +74,6 @@ static int lock_one(const struct setup *s, struct image *img, enum lock_role rol
 	return err ? fail_in(err, img->path) : 0;
 }
 
-/* Its length changes while a guest writes; is what was read as the header whole? */
-static void agrees(const struct image *img, bool *same)
-{
-	struct image *again;
-	int err = image_open(&again, img->path, img->format, IMAGE_NO_DATA, 1);
-
-	*same = !err && image_same_file(img, again) &&
-		memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
-	image_close(err ? NULL : again);
-}
-
 static int lock_chain(const struct setup *s, const struct chain *c, bool below,
 		      bool *same)
 {
@@ -95,7 +84,7 @@ static int lock_chain(const struct setup *s, const struct chain *c, bool below,
 
 		err = lock_one(s, img, i || below ? LOCK_LAYER : LOCK_WRITER);
 		if (!err && s->held->by_holder && !i && !below)
-			agrees(img, same);
+			*same = image_header_agrees(img, 0);
 		else if (!err && !s->options->dry_run)
 			err = image_is_unchanged(img, same);
 	}

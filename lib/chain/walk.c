@@ -108,10 +108,20 @@ int chain_walk_at(struct chain_walk *w, uint64_t offset, uint64_t length,
 	return 0;
 }
 
-static bool reads_zero(const struct chain_walk *w, const struct chain_extent *e)
+bool chain_walk_reads_zero(const struct chain_walk *w, const struct chain_extent *e)
 {
 	return e->extent.kind == EXTENT_ZERO ||
 	       (e->extent.kind == EXTENT_HOLE && w->to == w->chain->count);
+}
+
+bool chain_walk_same_source(const struct chain_walk *v, const struct chain_extent *a,
+			    const struct chain_walk *w, const struct chain_extent *b)
+{
+	const struct image *x = v->chain->links[a->depth].image;
+	const struct image *y = w->chain->links[b->depth].image;
+
+	return image_same_file(x, y) && a->extent.kind == b->extent.kind &&
+	       a->extent.host == b->extent.host && a->extent.skip == b->extent.skip;
 }
 
 int chain_walk_zero(struct chain_walk *w, uint64_t offset, uint64_t length, bool *zero,
@@ -123,14 +133,14 @@ int chain_walk_zero(struct chain_walk *w, uint64_t offset, uint64_t length, bool
 	err = chain_walk_at(w, offset, length, &e);
 	if (err)
 		return err;
-	*zero = reads_zero(w, &e);
+	*zero = chain_walk_reads_zero(w, &e);
 	*run = e.extent.length;
 	/* what does not read zero is looked at next: do not run ahead of the caller */
 	while (*zero && *run < length && offset + *run < UINT64_MAX) {
 		err = chain_walk_at(w, offset + *run, length - *run, &e);
 		if (err)
 			return err;
-		if (!reads_zero(w, &e))
+		if (!chain_walk_reads_zero(w, &e))
 			break;
 		*run += e.extent.length;
 	}

@@ -36,6 +36,16 @@ void chain_walk_release(struct chain_walk *w);
 int chain_walk_at(struct chain_walk *w, uint64_t offset, uint64_t length,
 		  struct chain_extent *out);
 
+/* Does what w answered read zero by metadata alone? */
+bool chain_walk_reads_zero(const struct chain_walk *w, const struct chain_extent *e);
+
+/*
+ * Are the answers of v and w, neither of them nobody's, one and the same bytes of one and
+ * the same file? Then they need not be read to be compared.
+ */
+bool chain_walk_same_source(const struct chain_walk *v, const struct chain_extent *a,
+			    const struct chain_walk *w, const struct chain_extent *b);
+
 /*
  * Does [offset, offset + length) read zero by metadata alone (ZERO, or HOLE in all of
  * a part that reaches to the end of the chain)? *run: for how many bytes the answer *zero

@@ -21,22 +21,6 @@ struct look {
 	struct chain_walk fresh; /* the new chain */
 };
 
-static bool reads_zero(const struct chain_walk *w, const struct chain_extent *e)
-{
-	return e->extent.kind == EXTENT_ZERO ||
-	       (e->extent.kind == EXTENT_HOLE && w->to == w->chain->count);
-}
-
-static bool same_source(const struct look *l, const struct chain_extent *a,
-			const struct chain_extent *b)
-{
-	const struct image *x = l->answer.chain->links[a->depth].image;
-	const struct image *y = l->fresh.chain->links[b->depth].image;
-
-	return image_same_file(x, y) && a->extent.kind == b->extent.kind &&
-	       a->extent.host == b->extent.host && a->extent.skip == b->extent.skip;
-}
-
 /* Does [pos, pos + *run) read the same in both chains, by metadata? */
 static int is_same(struct look *l, uint64_t pos, uint64_t *run, bool *same)
 {
@@ -53,10 +37,10 @@ static int is_same(struct look *l, uint64_t pos, uint64_t *run, bool *same)
 	if (err)
 		return err;
 	*run = b.extent.length;
-	if (reads_zero(&l->answer, &a))
-		*same = reads_zero(&l->fresh, &b);
-	else if (l->rebase && !reads_zero(&l->fresh, &b))
-		*same = same_source(l, &a, &b);
+	if (chain_walk_reads_zero(&l->answer, &a))
+		*same = chain_walk_reads_zero(&l->fresh, &b);
+	else if (l->rebase && !chain_walk_reads_zero(&l->fresh, &b))
+		*same = chain_walk_same_source(&l->answer, &a, &l->fresh, &b);
 	return 0;
 }
 

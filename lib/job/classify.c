@@ -76,33 +76,18 @@ int need_at(struct plan *p, uint64_t pos, enum need *need, uint64_t *run)
 	return 0;
 }
 
-static bool reads_zero(const struct chain_walk *w, const struct chain_extent *e)
-{
-	return e->extent.kind == EXTENT_ZERO ||
-	       (e->extent.kind == EXTENT_HOLE && w->to == w->chain->count);
-}
-
-/* One and the same bytes of one and the same file? Then no need to read them. */
-static bool same_source(const struct chain_walk *v, const struct chain_extent *a,
-			const struct chain_walk *w, const struct chain_extent *b)
-{
-	const struct image *x = v->chain->links[a->depth].image;
-	const struct image *y = w->chain->links[b->depth].image;
-
-	return image_same_file(x, y) && a->extent.kind == b->extent.kind &&
-	       a->extent.host == b->extent.host && a->extent.skip == b->extent.skip;
-}
-
 static enum class_kind class_of_rebase(const struct plan *p, const struct chain_extent *a,
 				       const struct chain_extent *b)
 {
-	bool old_zero = reads_zero(&p->answer, a), new_zero = reads_zero(&p->new, b);
+	bool old_zero = chain_walk_reads_zero(&p->answer, a);
+	bool new_zero = chain_walk_reads_zero(&p->new, b);
 
 	if (old_zero)
 		return new_zero ? CLASS_SAME : CLASS_ZERO;
 	if (new_zero)
 		return CLASS_DATA;
-	return same_source(&p->answer, a, &p->new, b) ? CLASS_SAME : CLASS_COMPARE;
+	return chain_walk_same_source(&p->answer, a, &p->new, b) ? CLASS_SAME
+								 : CLASS_COMPARE;
 }
 
 int class_at(struct plan *p, uint64_t pos, uint64_t limit, struct class *c)

@@ -47,17 +47,12 @@ static int check_backing(const struct holder *h, const struct image *img)
 
 static int check_empty(struct image *img)
 {
-	for (uint64_t at = 0; at < img->size;) {
-		struct extent e;
-		int err = image_map(img, 0, at, img->size - at, &e);
+	uint64_t at;
+	int err = image_first_own(img, &at);
 
-		if (err)
-			return err;
-		if (e.kind != EXTENT_HOLE || e.reserved)
-			return fail(EINVAL, "is not empty at guest offset %" PRIu64, at);
-		at += e.length;
-	}
-	return 0;
+	if (!err && at < img->size)
+		err = fail(EINVAL, "is not empty at guest offset %" PRIu64, at);
+	return err;
 }
 
 static int check_overlay(const struct holder *h, struct image *img,

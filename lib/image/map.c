@@ -356,3 +356,18 @@ int image_map(struct image *img, unsigned table, uint64_t offset, uint64_t lengt
 	*out = (struct extent){.kind = EXTENT_HOLE, .start = offset, .length = length};
 	return map_raw(img, out);
 }
+
+int image_first_own(struct image *img, uint64_t *at)
+{
+	struct extent e;
+
+	for (*at = 0; *at < img->size; *at += e.length) {
+		int err = image_map(img, 0, *at, img->size - *at, &e);
+
+		if (err)
+			return err;
+		if (e.kind != EXTENT_HOLE || e.reserved)
+			break;
+	}
+	return 0;
+}

@@ -38,6 +38,12 @@ int image_map(struct image *img, unsigned table, uint64_t offset, uint64_t lengt
 	      struct extent *out);
 
 /*
+ * *at: the first guest offset where the active table has something of its own (data, zeros,
+ * or a cluster that holds nothing yet); the size of the disk if the image is empty.
+ */
+int image_first_own(struct image *img, uint64_t *at);
+
+/*
  * What a walk forward through one table keeps of it: the words around its last look, so
  * that short extents do not cost a look in the table cache each. It does not see what is
  * written to these words meanwhile: for layers, and for who only looks where nobody has

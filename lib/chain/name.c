@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
@@ -88,6 +89,14 @@ void name_release(struct name *n)
 	free(n->format);
 	n->path = NULL;
 	n->format = NULL;
+}
+
+bool name_leads_to(const struct name *n, const struct image *img)
+{
+	struct stat st;
+
+	return n->path && stat(n->path, &st) == 0 && st.st_dev == img->dev &&
+	       st.st_ino == img->ino;
 }
 
 /* The real path of the folder that holds path, malloc'd. */

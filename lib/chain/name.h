@@ -17,6 +17,8 @@
 
 #include <stdbool.h>
 
+#include "image/image.h"
+
 enum name_style { NAME_ABSOLUTE, NAME_RELATIVE, NAME_FILE, NAME_JSON, NAME_PROTOCOL };
 
 struct name {
@@ -33,6 +35,9 @@ struct name {
  */
 int name_parse(const char *string, const char *overlay, struct name *out);
 void name_release(struct name *n);
+
+/* Does it lead, from here and now, to the very file that img has open? */
+bool name_leads_to(const struct name *n, const struct image *img);
 
 /*
  * The string to store in overlay's header so that a reader finds target (both paths as

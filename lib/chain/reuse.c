@@ -49,9 +49,7 @@ static int check_stranger(const char *overlay, const struct chain *chain)
 static int check_backing(const struct image *img, const struct chain *chain)
 {
 	const struct image *below = chain->links[0].image;
-	CLEANUP_FREE char *path = NULL;
 	struct name name;
-	struct stat st;
 	int err;
 
 	if (!img->header.backing_name[0])
@@ -59,14 +57,13 @@ static int check_backing(const struct image *img, const struct chain *chain)
 	err = name_parse(img->header.backing_name, img->path, &name);
 	if (err)
 		return err;
-	path = TAKE(name.path);
+	if (!name_leads_to(&name, below))
+		err = fail(EINVAL,
+			   "has the backing file %s, not %s; --reuse takes an image "
+			   "without one",
+			   img->header.backing_name, below->path);
 	name_release(&name);
-	if (path && stat(path, &st) == 0 && st.st_dev == below->dev &&
-	    st.st_ino == below->ino)
-		return 0;
-	return fail(EINVAL,
-		    "has the backing file %s, not %s; --reuse takes an image without one",
-		    img->header.backing_name, below->path);
+	return err;
 }
 
 /* Nothing of its own: every word of every table is a hole. */

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
@@ -28,7 +27,6 @@ static int check_string(const struct finish *f, const struct image *base)
 {
 	const struct mail_finish *m = f->mail;
 	struct name name;
-	struct stat st;
 	int err;
 
 	if (!base != !m->has_base ||
@@ -41,8 +39,7 @@ static int check_string(const struct finish *f, const struct image *base)
 	err = name_parse(m->string, f->h->path, &name);
 	if (err)
 		return err;
-	if (!name.path || stat(name.path, &st) < 0 || st.st_dev != base->dev ||
-	    st.st_ino != base->ino)
+	if (!name_leads_to(&name, base))
 		err = fail(EINVAL, "the backing string \"%s\" does not lead to %s",
 			   m->string, base->path);
 	name_release(&name);

@@ -8,7 +8,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
@@ -33,13 +32,12 @@ static int check_backing(const struct holder *h, const struct image *img)
 {
 	const struct image *below = h->chain->links[0].image;
 	struct name name;
-	struct stat st;
 	int err = name_parse(img->header.backing_name, img->path, &name);
 
 	if (err)
 		return err;
-	if (!name.path || stat(name.path, &st) < 0 || st.st_dev != below->dev ||
-	    st.st_ino != below->ino || strcmp(img->header.backing_format, "qcow2") != 0)
+	if (!name_leads_to(&name, below) ||
+	    strcmp(img->header.backing_format, "qcow2") != 0)
 		err = fail(EINVAL, "its backing file is not %s", below->path);
 	name_release(&name);
 	return err;

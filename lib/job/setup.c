@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -250,7 +249,6 @@ static int check_string(const struct setup *s)
 {
 	const struct image *base = setup_new_base(s);
 	struct name name;
-	struct stat st;
 	int err;
 
 	if (!s->string || !base)
@@ -258,8 +256,7 @@ static int check_string(const struct setup *s)
 	err = name_parse(s->string, s->options->image, &name);
 	if (err)
 		return fail_in(err, s->string);
-	if (!name.path || stat(name.path, &st) < 0 || st.st_dev != base->dev ||
-	    st.st_ino != base->ino)
+	if (!name_leads_to(&name, base))
 		err = fail_in(
 			fail(EINVAL,
 			     "the backing string \"%s\" does not lead to %s from here; "

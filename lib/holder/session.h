@@ -6,7 +6,7 @@
 #ifndef HOLDER_SESSION_H
 #define HOLDER_SESSION_H
 
-#include "holder/leases.h"
+#include "holder/intervals.h"
 #include "holder/state.h"
 
 /* A host cluster that holds compressed clusters, and how many words lead there. */

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #include "holder/epoch.h"
-#include "holder/leases.h"
+#include "holder/intervals.h"
 #include "image/alloc.h"
 #include "image/changes.h"
 

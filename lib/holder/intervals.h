@@ -3,8 +3,8 @@
  * Sets of runs: host clusters that a worker has, guest clusters that it found to be the
  * same. Sorted, neighbours joined. Locked by whoever has one.
  */
-#ifndef HOLDER_LEASES_H
-#define HOLDER_LEASES_H
+#ifndef HOLDER_INTERVALS_H
+#define HOLDER_INTERVALS_H
 
 #include <stdbool.h>
 #include <stddef.h>

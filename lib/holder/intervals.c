@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "holder/leases.h"
+#include "holder/intervals.h"
 
 #include <errno.h>
 #include <stdlib.h>

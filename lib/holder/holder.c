@@ -92,9 +92,7 @@ static int first_view(struct holder *h)
 
 	if (!a)
 		return fail(ENOMEM, "out of memory");
-	err = active_init(a, img, &h->epoch,
-			  h->options.cache_bytes ? h->options.cache_bytes
-						 : CACHE_DEFAULT);
+	err = active_init(a, img, &h->epoch, h->options.cache_bytes);
 	if (!err)
 		err = view_new(&v, 1, a, h->chain->links, h->chain->count);
 	if (err) {
@@ -117,6 +115,8 @@ int holder_open(struct holder **out, const struct holder_options *o)
 	if (!h)
 		return fail(ENOMEM, "out of memory");
 	h->options = *o;
+	if (!h->options.cache_bytes)
+		h->options.cache_bytes = CACHE_DEFAULT;
 	h->path = strdup(o->path);
 	epoch_init(&h->epoch);
 	pthread_mutex_init(&h->begin_lock, NULL);

@@ -121,8 +121,7 @@ static int prepare(struct swap *s)
 	s->links = calloc(c->count + 1, sizeof(*s->links));
 	if (!s->active || !s->links)
 		return fail(ENOMEM, "out of memory");
-	err = active_init(s->active, s->link.image, &h->epoch,
-			  h->options.cache_bytes ? h->options.cache_bytes : 64u << 20);
+	err = active_init(s->active, s->link.image, &h->epoch, h->options.cache_bytes);
 	if (!err)
 		err = space_open(&s->active->space);
 	if (err)

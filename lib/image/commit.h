@@ -19,8 +19,8 @@ struct commit_set {
 };
 
 /*
- * S0, S1 and S2; alloc may be NULL: then nothing grows. data: S1 is synced even where the
- * set is empty. *broken is set when a sync failed: nobody knows then what the disk holds,
+ * S0, S1 and S2; alloc may be NULL: then nothing grows. S1 is synced even where the set is
+ * empty: data has been written. *broken is set when a sync failed: nobody knows then what the disk holds,
  * and nothing more may be written. -ENOSPC, -EDQUOT without *broken: nothing of S2 was
  * written, the same set may be committed again.
  */

@@ -73,7 +73,7 @@ static int rounds(struct merge *m)
 		int err;
 
 		m->live.unfinished = false;
-		err = merge_passes(m, false);
+		err = merge_passes(m);
 		if (!err)
 			err = merge_switch_over(m);
 		if (!m->live.unfinished || ++m->round == ROUNDS)

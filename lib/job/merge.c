@@ -113,7 +113,7 @@ static int merge_at_rest(struct merge *m)
 	err = target_local_init(&m->local, merge_active(m), false);
 	m->target = &m->local.target;
 	if (!err)
-		err = merge_passes(m, false);
+		err = merge_passes(m);
 	if (!err)
 		err = merge_note_swallowed(m);
 	if (!err)

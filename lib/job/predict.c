@@ -19,7 +19,7 @@ int merge_predict(struct merge *m)
 		return err;
 	m->target = &m->local.target;
 	r->old_file_size = img->file_size;
-	err = merge_passes(m, true);
+	err = merge_passes(m);
 	if (!err) {
 		r->new_file_size = alloc_file_size(&m->local.alloc);
 		shared = m->counts.reflinked;

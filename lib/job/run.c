@@ -123,7 +123,7 @@ static enum merge_on_error without_stop(const struct merge_options *o)
 	return o->on_error == ON_ERROR_IGNORE ? ON_ERROR_IGNORE : ON_ERROR_REPORT;
 }
 
-static int run_pass(struct merge *m, const unsigned *pass, unsigned n, bool dry)
+static int run_pass(struct merge *m, const unsigned *pass, unsigned n)
 {
 	struct plan plan;
 	struct engine e = {
@@ -153,7 +153,7 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n, bool dry)
 		m->progress.counts = m->counts;
 		m->progress.counts.total = max_u64(m->counts.total, m->counts.done);
 		/* While held, the holder looks. */
-		if (!err && !dry && !m->target->held)
+		if (!err && !m->target->dry && !m->target->held)
 			err = check_complete(m, pass, n, e.left_out);
 		engine_release(&e);
 	}
@@ -161,7 +161,9 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n, bool dry)
 	return err;
 }
 
-int merge_survey(struct merge *m)
+/* For every pass: look at it, or carry it out. */
+static int each_pass(struct merge *m,
+		     int (*act)(struct merge *, const unsigned *pass, unsigned n))
 {
 	CLEANUP_FREE unsigned *tables = NULL;
 	unsigned count, per_pass;
@@ -171,24 +173,24 @@ int merge_survey(struct merge *m)
 	if (!tables)
 		return fail(ENOMEM, "out of memory");
 	for (unsigned i = 0; i < count && !err; i++)
-		err = survey(m, tables + i * per_pass, per_pass, &m->total, &m->clusters,
-			     &m->grows);
+		err = act(m, tables + i * per_pass, per_pass);
 	return err;
 }
 
-int merge_passes(struct merge *m, bool dry)
+static int survey_pass(struct merge *m, const unsigned *pass, unsigned n)
 {
-	CLEANUP_FREE unsigned *tables = NULL;
-	unsigned count, per_pass;
-	int err = 0;
+	return survey(m, pass, n, &m->total, &m->clusters, &m->grows);
+}
 
-	tables = passes_of(m, &count, &per_pass);
-	if (!tables)
-		return fail(ENOMEM, "out of memory");
+int merge_survey(struct merge *m)
+{
+	return each_pass(m, survey_pass);
+}
+
+int merge_passes(struct merge *m)
+{
 	if (!m->round)
 		m->counts = (struct merge_counts){.total = m->total};
 	progress_restart(&m->progress, &m->counts);
-	for (unsigned i = 0; i < count && !err; i++)
-		err = run_pass(m, tables + i * per_pass, per_pass, dry);
-	return err;
+	return each_pass(m, run_pass);
 }

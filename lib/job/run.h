@@ -40,7 +40,7 @@ static inline struct image *merge_active(const struct merge *m)
 int merge_survey(struct merge *m);
 
 /* Carry the plan out, all passes of it. Adds to m->counts. */
-int merge_passes(struct merge *m, bool dry);
+int merge_passes(struct merge *m);
 
 /* Carry it out without writing: the figures of the result. Uses m->local for it. */
 int merge_predict(struct merge *m);

@@ -118,7 +118,10 @@ int mailbox_call(struct mailbox *m, struct mail_request *request,
 		return err;
 	if (answer->error < 0 || answer->error > 4095)
 		return fail(EPROTO, "the process that holds it answers nonsense");
-	if (!*answer->sentence)
-		return fail_errno(answer->error, "the process that holds it refuses");
-	return fail(answer->error, "%s", answer->sentence);
+	if (*answer->sentence)
+		err = fail(answer->error, "%s", answer->sentence);
+	else
+		err = fail_errno(answer->error, "the process that holds it refuses");
+	/* for our callers these two mean that there is no answer */
+	return err == -ENXIO || err == -EINTR ? -EIO : err;
 }

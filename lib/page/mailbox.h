@@ -111,7 +111,8 @@ int mailbox_fence(struct mailbox *m, void (*died)(void));
 /*
  * Send a request (op, count, values and payload set; session and sequence are filled in)
  * and wait for the answer, however long that takes while the holder lives. 0 or the
- * holder's error, negative, with its sentence. -ENXIO: the holder died. -EINTR: *stop
+ * holder's error, negative, with its sentence (-EIO for those that follow, so that an answer
+ * is never taken for one of them). -ENXIO: the holder died. -EINTR: *stop
  * (NULL: none) turned nonzero; then the answer may still be under way, and the only thing
  * left to do is mailbox_close. answer is filled in when the holder answered, with an
  * error too, and of its marks the first count.

@@ -73,7 +73,7 @@ static inline void serve_one(struct served *s)
 		for (unsigned i = 0; i < r->count && i < MAIL_RUNS; i++)
 			a->values[0] += r->runs[i].guest;
 	} else if (r->op == MAIL_LEASE && r->values[0] == REFUSE) {
-		a->error = ENOSPC;
+		a->error = r->values[1] ? (int32_t)r->values[1] : ENOSPC;
 		snprintf(a->sentence, sizeof(a->sentence), "no room at all");
 	} else if (r->op == MAIL_LEASE && r->values[0] == STALL) {
 		usleep((useconds_t)r->values[1] * 1000);

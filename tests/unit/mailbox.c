@@ -23,6 +23,10 @@ static void test_round_trip(bool process)
 		assert(ask(m, c, ECHO, i) == 0 && c->answer.values[1] == i);
 	assert(ask(m, c, REFUSE, 0) == -ENOSPC &&
 	       !strcmp(fail_sentence(), "no room at all"));
+	/* what it answers is neither its death nor our own stop */
+	assert(ask(m, c, REFUSE, ENXIO) == -EIO &&
+	       !strcmp(fail_sentence(), "no room at all"));
+	assert(ask(m, c, REFUSE, EINTR) == -EIO);
 	assert(ask(m, c, MARKS, 0) == 0 && c->answer.count == MAIL_MARKS);
 	assert(c->answer.marks[MAIL_MARKS - 1].cluster == 2 * MAIL_MARKS - 2);
 	/* all runs there are, and one more */

@@ -235,7 +235,7 @@ static int sync_only(struct commits *c, struct active *a)
 	int err = a->external ? sync_data(a->img->data_fd) : 0;
 
 	if (!err)
-		err = sync_data(a->img->fd);
+		err = image_sync(a->img);
 	c->syncs++;
 	if (err)
 		commits_break(c);

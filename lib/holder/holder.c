@@ -443,7 +443,7 @@ int holder_finish_active(struct holder *h, struct active *a)
 	if (a->external)
 		err = sync_data(a->img->data_fd);
 	if (!err)
-		err = sync_data(a->img->fd);
+		err = image_sync(a->img);
 	if (!err && a->img->header.has_mark && !a->leaks)
 		err = image_rehead(a->img, &change);
 	/* As in a commit: nobody knows what the disk holds. */

@@ -37,5 +37,5 @@ int image_bitmaps_in_use(struct image *img)
 		err = cache_write(img->cache, h->bitmap_directory_offset + at, dir + at,
 				  4);
 	}
-	return err ? err : sync_data(img->fd);
+	return err ? err : image_sync(img);
 }

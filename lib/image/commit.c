@@ -23,10 +23,8 @@
 #include "image/grow.h"
 #include "qcow2/word.h"
 
-static int sync_counted(int fd, uint64_t *syncs, bool *broken)
+static int count_sync(int err, uint64_t *syncs, bool *broken)
 {
-	int err = sync_data(fd);
-
 	++*syncs;
 	if (err)
 		*broken = true;
@@ -53,9 +51,9 @@ int commit_write(struct image *img, struct alloc *alloc, struct commit_set *set,
 	if (!err)
 		err = changes_write(&set->fresh_words, img, bytes);
 	if (!err && img->data_fd != img->fd)
-		err = sync_counted(img->data_fd, syncs, broken);
+		err = count_sync(sync_data(img->data_fd), syncs, broken);
 	if (!err)
-		err = sync_counted(img->fd, syncs, broken);
+		err = count_sync(image_sync(img), syncs, broken);
 	/* S2 */
 	for (int active = 0; active < 2 && !err; active++) {
 		struct changes *words = &set->words[active], *l1 = &set->l1_words[active];
@@ -66,7 +64,7 @@ int commit_write(struct image *img, struct alloc *alloc, struct commit_set *set,
 		if (!err)
 			err = changes_write(l1, img, 8);
 		if (!err)
-			err = sync_counted(img->fd, syncs, broken);
+			err = count_sync(image_sync(img), syncs, broken);
 	}
 	return err;
 }

@@ -107,7 +107,7 @@ static int move_table(const struct growth *g, uint64_t *syncs)
 	if (!err)
 		err = write_words(g, g->table_host);
 	if (!err)
-		err = sync_data(img->fd);
+		err = image_sync(img);
 	if (!err)
 		err = image_rehead(img, &change);
 	*syncs += 2;
@@ -132,7 +132,7 @@ int refs_grow(struct alloc *a, uint64_t *syncs)
 		return 0;
 	err = write_blocks(&g);
 	if (!err)
-		err = sync_data(a->img->fd);
+		err = image_sync(a->img);
 	++*syncs;
 	if (err)
 		return err;

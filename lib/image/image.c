@@ -345,6 +345,18 @@ void image_close(struct image *img)
 	free(img);
 }
 
+int image_sync(struct image *img)
+{
+	int err;
+
+	if (img->sync_failed)
+		return fail(EIO, "a sync failed before; nothing more is written");
+	err = sync_data(img->fd);
+	if (err)
+		img->sync_failed = true;
+	return err;
+}
+
 /* What another look at it sees; *length is then that of the file. */
 static bool looks_the_same(const struct image *img, unsigned flags, uint64_t *length)
 {

@@ -43,6 +43,7 @@ struct image {
 	uint64_t size; /* virtual, bytes */
 	/* bytes; grows when the writer extends the file (image/alloc.h) */
 	_Atomic uint64_t file_size;
+	_Atomic bool sync_failed; /* by image_sync, until it is opened again */
 
 	/* qcow2 only */
 	struct qcow2_header header;
@@ -91,6 +92,12 @@ int image_is_unchanged(struct image *img, bool *same);
  * flags: IMAGE_LENIENT if it was opened so.
  */
 bool image_header_agrees(const struct image *img, unsigned flags);
+
+/*
+ * Make durable what was written to the file itself. A sync that failed is final: the kernel
+ * marks the pages clean and tells of it once, so every later one fails, too.
+ */
+int image_sync(struct image *img);
 
 /* What the first bytes of the file at path say: IMAGE_QCOW2 by magic, else IMAGE_RAW. */
 int image_probe(const char *path, enum image_format *format);

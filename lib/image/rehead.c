@@ -79,12 +79,12 @@ int image_rehead(struct image *img, const struct qcow2_change *change)
 	if (!err && w.tail_length) {
 		err = write_at(img->fd, w.tail, w.tail_length, w.tail_offset);
 		if (!err)
-			err = sync_data(img->fd);
+			err = image_sync(img);
 	}
 	if (!err)
 		err = write_at(img->fd, w.sector, sizeof(w.sector), 0);
 	if (!err)
-		err = sync_data(img->fd);
+		err = image_sync(img);
 	if (!err)
 		err = read_all_at(img->fd, back, sizeof(back), 0);
 	if (err)

@@ -10,7 +10,6 @@
 #include "base/cleanup.h"
 #include "base/endian.h"
 #include "base/fail.h"
-#include "base/io.h"
 #include "base/size.h"
 #include "image/cache.h"
 #include "qcow2/refcount.h"
@@ -162,7 +161,7 @@ static int write_words(struct repair *r)
 			err = cache_write(r->img->cache, old + 8 * i, &word,
 					  sizeof(word));
 	}
-	return err ? err : sync_data(r->img->fd);
+	return err ? err : image_sync(r->img);
 }
 
 int repair_write(struct repair *r)
@@ -178,6 +177,6 @@ int repair_write(struct repair *r)
 	}
 	err = write_blocks(r);
 	if (!err)
-		err = sync_data(r->img->fd);
+		err = image_sync(r->img);
 	return err ? err : write_words(r);
 }

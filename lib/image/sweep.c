@@ -18,7 +18,6 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
-#include "base/io.h"
 #include "base/size.h"
 #include "image/cache.h"
 #include "image/refs.h"
@@ -191,6 +190,6 @@ int image_sweep(struct image *img, uint64_t from, uint64_t *freed)
 	if (!err)
 		err = sweep_past_end(&s, first);
 	if (!err)
-		err = sync_data(img->fd);
+		err = image_sync(img);
 	return err ? err : sweep_cut(&s, from, freed);
 }

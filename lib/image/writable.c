@@ -53,9 +53,9 @@ static int clear_unknown(struct image *img)
 int image_make_writable(struct image *img)
 {
 	uint64_t freed;
-	int err = 0;
+	int err = img->sync_failed ? image_sync(img) : 0;
 
-	if (img->header.incompatible & QCOW2_DIRTY)
+	if (!err && img->header.incompatible & QCOW2_DIRTY)
 		err = image_repair_refcounts(img);
 	if (!err && img->header.has_mark)
 		err = clear_mark(img);

@@ -137,7 +137,7 @@ static int local_finish(struct target *t, const struct qcow2_change *change)
 	if (!c.clear_mark && !c.set_backing)
 		return 0;
 	/* The file has got its length: not after the mark is gone. */
-	err = sync_data(t->image->fd);
+	err = image_sync(t->image);
 	if (!err && t->image->data_fd != t->image->fd)
 		err = sync_data(t->image->data_fd);
 	if (!err)

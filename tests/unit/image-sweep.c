@@ -3,6 +3,7 @@
 #include "image-shell.h"
 
 #include <errno.h>
+#include <sys/syscall.h>
 
 #include "base/endian.h"
 #include "base/io.h"
@@ -16,6 +17,18 @@ static void make(const char *options)
 	assert(shell("rm -f i; qemu-img create -f qcow2 -o %s i 8M && "
 		     "qemu-io -c 'write -P 3 0 1M' -c 'write -P 4 3M 100k' i",
 		     options) == 0);
+}
+
+/* How many of the next syncs fail; the kernel tells of a failure once. */
+static unsigned failing;
+
+int fdatasync(int fd)
+{
+	if (!failing)
+		return (int)syscall(SYS_fdatasync, fd);
+	failing--;
+	errno = EIO;
+	return -1;
 }
 
 static bool content_is_right(void)
@@ -160,6 +173,30 @@ static void test_mark(void)
 	assert(shell("qemu-img check i") == 0 && content_is_right());
 }
 
+/* Nobody knows what is on the disk then: no second try takes the mark away. */
+static void test_failed_sync(void)
+{
+	struct qcow2_change change = {.set_mark = true};
+	struct image *img;
+
+	make("cluster_size=4k");
+	img = open_image("i", IMAGE_WRITE);
+	change.mark = round_up(file_length("i"), 4096);
+	assert(image_rehead(img, &change) == 0);
+	image_close(img);
+	leak(change.mark / 4096, 20);
+	img = open_image("i", IMAGE_WRITE);
+	failing = 1;
+	assert(image_make_writable(img) == -EIO);
+	assert(!failing);
+	assert(image_make_writable(img) == -EIO && img->header.has_mark);
+	image_close(img);
+	img = open_image("i", IMAGE_WRITE);
+	assert(img->header.has_mark && image_make_writable(img) == 0);
+	image_close(img);
+	assert(shell("qemu-img check i") == 0 && content_is_right());
+}
+
 /* Without our mark nobody's leaks are touched. */
 static void test_not_ours(void)
 {
@@ -216,6 +253,7 @@ int main(void)
 	test_past_end();
 	test_compressed();
 	test_mark();
+	test_failed_sync();
 	test_not_ours();
 	test_damaged();
 	test_autoclear();

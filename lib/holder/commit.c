@@ -326,6 +326,8 @@ static void *commit_thread(void *opaque)
 		pthread_mutex_lock(&c->lock);
 		c->done = c->begun;
 		c->error = err;
+		if (!err)
+			c->good = c->done;
 		free(c->sentence);
 		c->sentence = err ? fail_take() : NULL;
 		pthread_cond_broadcast(&c->changed);
@@ -368,7 +370,8 @@ int commits_flush(struct commits *c)
 		pthread_cond_wait(&c->changed, &c->lock);
 	if (c->broken)
 		return fail(EIO, "a sync failed; nothing more is written");
-	return c->error ? fail_give(c->error, c->sentence) : 0;
+	/* the last one may be another's, who began when ours had ended */
+	return c->good < mine && c->error ? fail_give(c->error, c->sentence) : 0;
 }
 
 bool commits_broken(struct commits *c)

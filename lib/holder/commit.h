@@ -29,6 +29,7 @@ struct commits {
 	pthread_cond_t changed;
 	struct active *active;
 	uint64_t begun, done; /* numbers of commits */
+	uint64_t good; /* the last one without an error: all before it is in it, too */
 	bool wanted, stop;
 	_Atomic bool broken; /* a sync failed; for good */
 	int error; /* of the last one */

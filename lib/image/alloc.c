@@ -203,41 +203,15 @@ int alloc_run(struct alloc *a, uint64_t want, uint64_t *host, uint64_t *got)
 int alloc_blob(struct alloc *a, uint32_t bytes, uint64_t paths, uint64_t *host)
 {
 	LOCK_SCOPE(&a->lock);
-	uint64_t cluster = image_cluster_size(a->img), got, fresh;
-	uint64_t max = qcow2_refcount_max(a->img->header.refcount_order);
-	uint64_t size = round_up(bytes, 512), room = 0;
-	bool shares;
-	int err;
+	uint64_t fresh, got;
+	int err = blobs_place(&a->blobs, a->img, bytes, paths, host);
 
-	if (size > cluster)
-		return fail(EINVAL,
-			    "a compressed cluster of %u bytes is larger than a cluster",
-			    bytes);
-	if (a->blob_next)
-		room = round_up(a->blob_next + 1, cluster) - a->blob_next;
-	shares = room && room < cluster && a->blob_users + paths <= max;
-	if (shares && size <= room) {
-		*host = a->blob_next;
-		a->blob_users += paths;
-		a->blob_next = size == room ? 0 : a->blob_next + size;
-		return 0;
-	}
-	err = take(a, 1, &fresh, &got);
-	if (err)
+	if (err || *host)
 		return err;
-	/* Straddle two clusters only where they are neighbours. */
-	if (shares && fresh == a->blob_next + room) {
-		*host = a->blob_next;
-		a->blob_next = fresh + (size - room);
-	} else {
-		*host = fresh;
-		a->blob_next = fresh + size;
-	}
-	a->blob_users = paths;
-	if (a->blob_next % cluster)
-		return 0;
-	a->blob_next = 0;
-	return 0;
+	err = take(a, 1, &fresh, &got);
+	if (!err)
+		*host = blobs_place_in(&a->blobs, a->img, bytes, paths, fresh);
+	return err;
 }
 
 void alloc_reach(struct alloc *a, uint64_t end)

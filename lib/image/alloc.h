@@ -24,7 +24,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "image/image.h"
+#include "image/blobs.h"
 
 struct alloc_block {
 	uint64_t index; /* in the refcount table */
@@ -44,9 +44,7 @@ struct alloc {
 	/* refcount table index that next is known to be counted by, + 1 */
 	uint64_t range;
 	uint64_t table_words; /* words of the refcount table, with a pending growth */
-	/* one compressed blob after another in a cluster */
-	uint64_t blob_next; /* host offset, 0: none open */
-	uint64_t blob_users; /* refcount that the open cluster will have */
+	struct blobs blobs;
 	/* for S0 of the next commit */
 	struct alloc_block *blocks;
 	size_t n_blocks, cap_blocks;

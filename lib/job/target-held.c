@@ -12,7 +12,6 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
-#include "qcow2/refcount.h"
 
 /* One LEASE asks for so much: many clusters, few when they are large. */
 #define LEASE_BYTES (64ull << 20)
@@ -263,34 +262,15 @@ static int held_lease_blob(struct target *t, struct batch *b, uint64_t guest,
 			   uint32_t stored, uint64_t *host)
 {
 	struct target_held *h = held(t);
-	uint64_t cluster = image_cluster_size(t->image), size = round_up(stored, 512);
-	uint64_t max = qcow2_refcount_max(t->image->header.refcount_order);
-	uint64_t room = 0, fresh, got;
-	bool shares;
-	int err;
+	uint64_t fresh, got;
+	int err = blobs_place(&h->blobs, t->image, stored, 1, host);
 
-	if (size > cluster)
-		return fail(EINVAL,
-			    "a compressed cluster of %u bytes is larger than a cluster",
-			    stored);
-	if (h->blob_next)
-		room = round_up(h->blob_next, cluster) - h->blob_next;
-	shares = room && h->blob_users < max;
-	if (shares && size <= room) {
-		*host = h->blob_next;
-		h->blob_users++;
-		h->blob_next = size == room ? 0 : h->blob_next + size;
-		return 0;
-	}
-	err = held_lease(t, b, guest, 1, &fresh, &got);
-	if (err)
+	if (err || *host)
 		return err;
-	*host = shares && fresh == h->blob_next + room ? h->blob_next : fresh;
-	h->blob_next = *host + size;
-	h->blob_users = 1;
-	if (!(h->blob_next & (cluster - 1)))
-		h->blob_next = 0;
-	return 0;
+	err = held_lease(t, b, guest, 1, &fresh, &got);
+	if (!err)
+		*host = blobs_place_in(&h->blobs, t->image, stored, 1, fresh);
+	return err;
 }
 
 static int held_prepare(struct target *t, struct batch *b, uint64_t guest,
@@ -370,7 +350,7 @@ static int close_all(struct target_held *h)
 	if (!err && h->count)
 		err = release(h, h->next, h->count);
 	h->count = 0;
-	h->blob_next = 0;
+	h->blobs.next = 0;
 	return err;
 }
 

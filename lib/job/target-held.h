@@ -21,6 +21,7 @@
 
 #include <pthread.h>
 
+#include "image/blobs.h"
 #include "job/limit.h"
 #include "job/patience.h"
 #include "job/target.h"
@@ -54,7 +55,7 @@ struct target_held {
 	/* in the turn */
 	uint64_t left; /* clusters that the plan may still need, roughly */
 	uint64_t next, count; /* leased, not handed out: host offset, clusters */
-	uint64_t blob_next, blob_users; /* as struct alloc */
+	struct blobs blobs;
 
 	pthread_mutex_t lock; /* same */
 	struct held_runs same; /* to be told */

@@ -289,20 +289,21 @@ int chain_open(struct chain **out, const char *path, const char *format, unsigne
 	return err;
 }
 
+void chain_link_release(struct chain_link *link)
+{
+	image_close(link->image);
+	free(link->path);
+	free(link->string);
+	free(link->format);
+	free(link->why);
+}
+
 void chain_close(struct chain *c)
 {
 	if (!c)
 		return;
-	for (size_t i = 0; i < c->count; i++) {
-		struct chain_link *link = &c->links[i];
-
-		if (link->image)
-			image_close(link->image);
-		free(link->path);
-		free(link->string);
-		free(link->format);
-		free(link->why);
-	}
+	for (size_t i = 0; i < c->count; i++)
+		chain_link_release(&c->links[i]);
 	free(c->links);
 	free(c);
 }

@@ -46,6 +46,8 @@ struct chain {
  */
 int chain_open(struct chain **out, const char *path, const char *format, unsigned flags);
 void chain_close(struct chain *c);
+/* What a link holds, and its image: for one that leaves its chain. */
+void chain_link_release(struct chain_link *link);
 
 /*
  * The depth of the file at path, decided by inode. -ENOENT (sentence) if it is not

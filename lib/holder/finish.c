@@ -126,15 +126,6 @@ static int switch_header(struct finish *f)
 	return err;
 }
 
-static void drop_link(struct chain_link *link)
-{
-	image_close(link->image);
-	free(link->path);
-	free(link->string);
-	free(link->format);
-	free(link->why);
-}
-
 /* The new view and the new chain: what is kept of the old one, or the fresh one. */
 static int swap_chain(struct finish *f)
 {
@@ -157,7 +148,7 @@ static int swap_chain(struct finish *f)
 	holder_swap(h, v);
 	/* Closing drops the locks. */
 	for (size_t i = 1; i < (f->fresh ? c->count : f->keep); i++)
-		drop_link(&c->links[i]);
+		chain_link_release(&c->links[i]);
 	free(c->links);
 	c->links = TAKE(links);
 	c->count = n + 1;

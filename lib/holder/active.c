@@ -37,7 +37,7 @@ int active_init(struct active *a, struct image *img, struct epoch *epoch,
 	return 0;
 }
 
-static void pending_free(struct pending *p)
+void pending_free(struct pending *p)
 {
 	if (!p)
 		return;

@@ -112,5 +112,7 @@ static inline bool word_is_own(const struct qcow2_word w)
 }
 
 void pending_reset(struct pending *p);
+/* With what it holds, and no region unpinned; NULL: nothing. */
+void pending_free(struct pending *p);
 
 #endif

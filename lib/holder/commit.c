@@ -68,11 +68,7 @@ static void let_go(struct active *a, struct pending *p)
 	pthread_mutex_lock(&a->publish);
 	a->writing = NULL;
 	pthread_mutex_unlock(&a->publish);
-	free(p->words);
-	free(p->tables);
-	raises_release(&p->raises);
-	raises_release(&p->freed);
-	free(p);
+	pending_free(p);
 }
 
 /*

@@ -7,6 +7,8 @@
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=tests/lib-live.sh
 . "$TOP/tests/lib-live.sh"
+# shellcheck source=tests/lib-stalls.sh
+. "$TOP/tests/lib-stalls.sh"
 
 # A commit found no room for a refcount; the flush after it is about later writes as well.
 testFlushAfterAFullDisk()
@@ -27,6 +29,40 @@ testFlushAfterAFullDisk()
 	run qemu-io -r -f qcow2 -c 'read -P 2 20M 64k' D.qcow2
 	assertNotContains "what was flushed" "$(cat "$WORK/out" "$WORK/err")" "failed"
 	assert_leaks_at_worst D.qcow2
+}
+
+# A filter's own thread is inside when the holder is told to end (readahead does not wait for
+# it): it ends first.
+testFilterAtTheEnd()
+{
+	need_stalls || return 0
+	nbdkit --filter=readahead null --dump-plugin >/dev/null 2>&1 ||
+		skip "no filter readahead" || return 0
+	prepare
+	need_stalls
+	# the first 512 MiB have no L2 table; readahead asks for what lies behind
+	new D.qcow2 1G
+	put D.qcow2 'write -P 1 512M 2M'
+	HOLD_FILTERS=(--filter=readahead)
+	hold D.qcow2 || return 0
+	HOLD_FILTERS=()
+	arm holder table pread /D.qcow2 1 $((0x40000)) 0 1 stall 0
+	mkfifo fifo
+	qemu-io -r -f raw "$NBD" <fifo >"$WORK/guest.bg" 2>&1 &
+	GUEST=$!
+	later "kill -9 $GUEST"
+	exec 7>fifo
+	echo "read $((0x1fff0000)) 64k" >&7
+	reached holder table
+	# nbdkit ends once its clients have gone
+	kill "$HOLDER"
+	exec 7>&-
+	wait $GUEST
+	sleep 1
+	assertTrue "it waits" "grep -q '^State:.[^Z]' /proc/$HOLDER/status"
+	go holder table
+	release
+	assert_sound D.qcow2
 }
 
 # shellcheck disable=SC1091

@@ -322,7 +322,8 @@ static int chain_pwrite(void *handle, const void *buf, uint32_t count, uint64_t 
 	int err = enter(&slot);
 
 	if (!err)
-		err = leave(slot, holder_write(holder, buf, count, offset, flags & NBDKIT_FLAG_FUA));
+		err = leave(slot, holder_write(holder, buf, count, offset,
+					       flags & NBDKIT_FLAG_FUA));
 	return answer(err);
 }
 
@@ -343,7 +344,8 @@ static int chain_zero(void *handle, uint32_t count, uint64_t offset, uint32_t fl
 	int err = enter(&slot);
 
 	if (!err)
-		err = leave(slot, holder_zero(holder, count, offset, holder_flags(flags)));
+		err = leave(slot,
+			    holder_zero(holder, count, offset, holder_flags(flags)));
 	/* what a client that wants it fast expects to hear, and no fault */
 	if (err == -EOPNOTSUPP && (flags & NBDKIT_FLAG_FAST_ZERO)) {
 		nbdkit_set_error(EOPNOTSUPP);
@@ -358,7 +360,8 @@ static int chain_trim(void *handle, uint32_t count, uint64_t offset, uint32_t fl
 	int err = enter(&slot);
 
 	if (!err)
-		err = leave(slot, holder_trim(holder, count, offset, holder_flags(flags)));
+		err = leave(slot,
+			    holder_trim(holder, count, offset, holder_flags(flags)));
 	return answer(err);
 }
 

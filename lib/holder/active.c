@@ -79,6 +79,10 @@ static int add_table(struct active *a, uint64_t l1_index, uint64_t old)
 	int err = array_room(&p->tables, &p->cap_tables, p->n_tables);
 
 	if (!err)
+		err = raises_room(&p->raises);
+	if (!err)
+		err = raises_room(&p->freed);
+	if (!err)
 		err = space_take_table(&a->space, &t.host);
 	if (!err)
 		err = raises_add(&p->raises, t.host >> a->bits, 1, RAISE_FIRST);
@@ -114,45 +118,57 @@ int active_ready(struct active *a, struct region *r)
 	return err ? fail_in(err, a->img->path) : 0;
 }
 
-/* What the old word has of its own goes. */
-static int free_old(struct active *a, struct pending *p, struct qcow2_word old,
-		    uint64_t keep)
+/* What the old word has of its own, which goes: clusters first .. first + *count - 1. */
+static int own_of(const struct active *a, struct qcow2_word old, uint64_t keep,
+		  uint64_t *first, uint64_t *count)
 {
 	struct qcow2_mapping m;
-	uint64_t first, count = 1;
 	int err = qcow2_word_decode(&a->img->header, old, &m);
 
+	*count = 0;
 	if (err || !m.host || m.host == keep || a->external)
 		return err;
-	first = m.host >> a->bits;
+	*first = m.host >> a->bits;
+	*count = 1;
 	if (m.kind == QCOW2_DEFLATED)
-		count = ((m.host + m.stored - 1) >> a->bits) - first + 1;
-	err = raises_add(&p->freed, first, count, 1);
+		*count = ((m.host + m.stored - 1) >> a->bits) - *first + 1;
+	return 0;
+}
+
+/*
+ * All or nothing: a cluster whose refcount is to rise, and that goes back to the free ones
+ * because the rest failed, would be counted twice.
+ */
+static int make_room(struct pending *p)
+{
+	int err = array_room(&p->words, &p->cap_words, p->n_words);
+
 	if (!err)
-		p->lowest_freed = min_u64(p->lowest_freed, first);
-	return err;
+		err = raises_room(&p->raises);
+	return err ? err : raises_room(&p->freed);
 }
 
 int active_publish(struct active *a, struct region *r, uint64_t cluster,
 		   struct qcow2_word word, bool fresh, const struct raise *raise)
 {
-	struct qcow2_word old = region_word(a, r, cluster);
-	uint64_t host = word.word & QCOW2_OFFSET_MASK;
+	uint64_t host = word.word & QCOW2_OFFSET_MASK, first = 0, count;
 	LOCK_SCOPE(&a->publish);
 	struct pending *p = a->pending;
-	int err = array_room(&p->words, &p->cap_words, p->n_words);
+	int err = own_of(a, region_word(a, r, cluster),
+			 word.word & QCOW2_COMPRESSED ? 0 : host, &first, &count);
 
-	/* an error from here on leaves refcounts too high, at worst */
+	if (!err)
+		err = make_room(p);
 	if (!err && fresh && !a->external)
 		err = raises_add(&p->raises, host >> a->bits, 1, RAISE_FIRST);
-	if (!err && raise)
+	else if (!err && raise)
 		err = raises_add(&p->raises, raise->cluster, raise->count, raise->add);
-	if (!err)
-		err = free_old(a, p, old, word.word & QCOW2_COMPRESSED ? 0 : host);
-	if (err) {
-		a->leaks = true;
-		return err;
+	if (!err && count) {
+		err = raises_add(&p->freed, first, count, 1);
+		p->lowest_freed = min_u64(p->lowest_freed, first);
 	}
+	if (err)
+		return err;
 	region_pin(a, r);
 	p->words[p->n_words++] = (struct word_change){cluster, word, r};
 	a->backlog++;

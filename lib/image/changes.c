@@ -97,6 +97,11 @@ void changes_release(struct changes *c)
 	*c = (struct changes){0};
 }
 
+int raises_room(struct raises *r)
+{
+	return array_room(&r->items, &r->cap, r->count);
+}
+
 int raises_add(struct raises *r, uint64_t cluster, uint64_t count, uint64_t add)
 {
 	struct raise *last = r->count ? &r->items[r->count - 1] : NULL;
@@ -106,7 +111,7 @@ int raises_add(struct raises *r, uint64_t cluster, uint64_t count, uint64_t add)
 		last->count += count;
 		return 0;
 	}
-	err = array_room(&r->items, &r->cap, r->count);
+	err = raises_room(r);
 	if (err)
 		return err;
 	r->items[r->count++] = (struct raise){cluster, count, add};

@@ -36,6 +36,31 @@ testUtf8()
 	merge_with 'Größe-日本'
 }
 
+# What a header says is nobody's wrong usage: 66, there can be no such file.
+testTooLong()
+{
+	local long
+
+	long=$(printf 'a%.0s' {1..300})
+	new N.qcow2 1M
+	qemu-img create -q -f qcow2 -u -b "$long" -F qcow2 D.qcow2 1M
+	for command in chain-info "chain-stream -q" "chain-rebase -q -b N.qcow2 -F qcow2" \
+		chain-snapshot; do
+		# shellcheck disable=SC2086
+		set -- $command D.qcow2
+		[ "$command" = chain-snapshot ] && set -- "$@" E.qcow2
+		assert_status 66 "$@"
+		assert_one_error
+		assertFalse "[ -e E.qcow2 ]"
+	done
+	# the same of an external data file
+	new X.qcow2 1M -o data_file=0123456789
+	poke X.qcow2 116 00 00 01 2c
+	printf %s "$long" | dd of=X.qcow2 bs=1 seek=120 conv=notrunc status=none
+	assert_status 66 chain-info X.qcow2
+	assert_one_error
+}
+
 testShellCharacters()
 {
 	merge_with "it's \$HOME \"*?;&|<>(){}[]"

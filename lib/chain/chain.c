@@ -204,6 +204,9 @@ static int add_below(struct chain *c, unsigned flags, struct seen *seen)
 		err = fail(ELOOP, "the chain has more than %d images", CHAIN_MAX_DEPTH);
 	if (!err)
 		err = open_image(link, flags & ~CHAIN_WRITE, seen);
+	/* the image says so, not the user: there is no such file */
+	if (err == -ENAMETOOLONG)
+		err = -ENOENT;
 	return err ? broken(c, err) : 0;
 }
 

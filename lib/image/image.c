@@ -244,6 +244,9 @@ static int open_data_file(struct image *img)
 	if (!img->data_path)
 		return fail(ENOMEM, "out of memory");
 	err = open_file(img->data_path, img->writable, &st, &img->data_fd);
+	/* the image says so, not the user: there is no such file */
+	if (err == -ENAMETOOLONG)
+		err = -ENOENT;
 	if (err)
 		return fail_in(err, img->data_path);
 	img->data_size = (uint64_t)st.st_size;

@@ -256,7 +256,8 @@ static int check_string(const struct setup *s)
 	err = name_parse(s->string, s->options->image, &name);
 	if (err)
 		return fail_in(err, s->string);
-	if (!name_leads_to(&name, base))
+	err = name_check(&name, base);
+	if (err == -EINVAL)
 		err = fail_in(
 			fail(EINVAL,
 			     "the backing string \"%s\" does not lead to %s from here; "
@@ -316,10 +317,11 @@ static int check_header(struct setup *s)
 	int err = image_rehead_check(active(s), &change);
 
 	/*
-	 * No room in the header is no lack of space on the disk: another name is wanted.
+	 * No room in the header is no lack of space on the disk: another name is wanted, or,
+	 * where there is none, another header.
 	 */
 	if (err == -ENOSPC)
-		err = -EINVAL;
+		err = s->string ? -EINVAL : -ENOTSUP;
 	return err ? fail_in(err, s->options->image) : 0;
 }
 

@@ -85,9 +85,12 @@ static int switch_header(struct image *img, const struct merge_options *o,
 	change.backing_format = r->backing_format;
 	err = o->dry_run ? image_rehead_check(img, &change) : image_rehead(img, &change);
 	/*
-	 * No room in the header is no lack of space on the disk: another name is wanted.
+	 * No room in the header is no lack of space on the disk: another name is wanted, or,
+	 * where there is none, another header.
 	 */
-	return err == -ENOSPC ? -EINVAL : err;
+	if (err == -ENOSPC)
+		err = change.backing_name ? -EINVAL : -ENOTSUP;
+	return err;
 }
 
 /* Open, lock, and believe it only if nobody changed it in between. */

@@ -9,7 +9,7 @@
  *	get_ready		check, open, lock: an error comes before the socket does
  *	after_fork		threads and the page; the working folder is /
  *	open, requests, close	from any number of threads at once
- *	cleanup			nbdkit's own clients have gone; the last commit
+ *	cleanup			nbdkit's clients have gone; the last commit
  *	unload			also where cleanup was not called
  */
 #define NBDKIT_API_VERSION 2
@@ -27,7 +27,6 @@
 #include "base/cleanup.h"
 #include "base/escape.h"
 #include "base/fail.h"
-#include "holder/epoch.h"
 #include "holder/holder.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -38,13 +37,6 @@ static char *description;
 static struct holder *holder;
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool writable; /* holder_make_writable is done; open_lock */
-
-/*
- * A filter may have threads of its own (readahead has), which nbdkit does not wait for when
- * it is told to end: cleanup waits for the requests that are inside, later ones are refused.
- */
-static struct epoch inside;
-static _Atomic bool closing;
 
 /* What a client's handle points to: whether it came to read only. */
 static const bool reads_only = true, may_write;
@@ -185,7 +177,6 @@ static int chain_get_ready(void)
 	raise_files();
 	/* a write past ulimit -f is an error like any other */
 	sigaction(SIGXFSZ, &ignore, NULL);
-	epoch_init(&inside);
 	return answer(holder_open(&holder, &options));
 }
 
@@ -194,18 +185,19 @@ static int chain_after_fork(void)
 	return answer(holder_start(holder));
 }
 
+/*
+ * A filter may have threads of its own (readahead has), which nbdkit does not wait for when
+ * it is told to end: they may still call.
+ */
 static void chain_cleanup(void)
 {
-	closing = true;
-	epoch_wait(&inside, epoch_next(&inside));
 	if (holder)
-		answer(holder_close(holder));
-	holder = NULL;
+		answer(holder_end(holder));
 }
 
 static void chain_unload(void)
 {
-	chain_cleanup();
+	answer(holder_close(holder));
 	free((char *)options.path);
 	free(description);
 }
@@ -289,42 +281,16 @@ static int chain_block_size(void *handle, uint32_t *minimum, uint32_t *preferred
 
 /* --- requests --------------------------------------------------------------------- */
 
-static int enter(unsigned *slot)
-{
-	*slot = epoch_enter(&inside);
-	if (!closing)
-		return 0;
-	epoch_leave(&inside, *slot);
-	return fail(ESHUTDOWN, "the holder ends");
-}
-
-static int leave(unsigned slot, int err)
-{
-	epoch_leave(&inside, slot);
-	return err;
-}
-
 static int chain_pread(void *handle, void *buf, uint32_t count, uint64_t offset,
 		       uint32_t flags)
 {
-	unsigned slot;
-	int err = enter(&slot);
-
-	if (!err)
-		err = leave(slot, holder_read(holder, buf, count, offset));
-	return answer(err);
+	return answer(holder_read(holder, buf, count, offset));
 }
 
 static int chain_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
 			uint32_t flags)
 {
-	unsigned slot;
-	int err = enter(&slot);
-
-	if (!err)
-		err = leave(slot, holder_write(holder, buf, count, offset,
-					       flags & NBDKIT_FLAG_FUA));
-	return answer(err);
+	return answer(holder_write(holder, buf, count, offset, flags & NBDKIT_FLAG_FUA));
 }
 
 static unsigned holder_flags(uint32_t flags)
@@ -340,12 +306,8 @@ static unsigned holder_flags(uint32_t flags)
  */
 static int chain_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	unsigned slot;
-	int err = enter(&slot);
+	int err = holder_zero(holder, count, offset, holder_flags(flags));
 
-	if (!err)
-		err = leave(slot,
-			    holder_zero(holder, count, offset, holder_flags(flags)));
 	/* what a client that wants it fast expects to hear, and no fault */
 	if (err == -EOPNOTSUPP && (flags & NBDKIT_FLAG_FAST_ZERO)) {
 		nbdkit_set_error(EOPNOTSUPP);
@@ -356,33 +318,17 @@ static int chain_zero(void *handle, uint32_t count, uint64_t offset, uint32_t fl
 
 static int chain_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	unsigned slot;
-	int err = enter(&slot);
-
-	if (!err)
-		err = leave(slot,
-			    holder_trim(holder, count, offset, holder_flags(flags)));
-	return answer(err);
+	return answer(holder_trim(holder, count, offset, holder_flags(flags)));
 }
 
 static int chain_flush(void *handle, uint32_t flags)
 {
-	unsigned slot;
-	int err = enter(&slot);
-
-	if (!err)
-		err = leave(slot, holder_flush(holder));
-	return answer(err);
+	return answer(holder_flush(holder));
 }
 
 static int chain_cache(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	unsigned slot;
-	int err = enter(&slot);
-
-	if (!err)
-		err = leave(slot, holder_cache(holder, count, offset));
-	return answer(err);
+	return answer(holder_cache(holder, count, offset));
 }
 
 struct extents {
@@ -412,12 +358,8 @@ static int chain_extents(void *handle, uint32_t count, uint64_t offset, uint32_t
 			 struct nbdkit_extents *extents)
 {
 	struct extents e = {.out = extents, .one = flags & NBDKIT_FLAG_REQ_ONE};
-	unsigned slot;
-	int err = enter(&slot);
 
-	if (!err)
-		err = leave(slot, holder_extents(holder, count, offset, add_extent, &e));
-	return answer(err);
+	return answer(holder_extents(holder, count, offset, add_extent, &e));
 }
 
 static struct nbdkit_plugin plugin = {

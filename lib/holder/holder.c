@@ -114,6 +114,7 @@ int holder_open(struct holder **out, const struct holder_options *o)
 		h->options.cache_bytes = CACHE_DEFAULT;
 	h->path = strdup(o->path);
 	epoch_init(&h->epoch);
+	epoch_init(&h->inside);
 	pthread_mutex_init(&h->begin_lock, NULL);
 	pthread_mutex_init(&h->gate_lock, NULL);
 	pthread_cond_init(&h->gate_opened, NULL);
@@ -228,13 +229,14 @@ int holder_finish_active(struct holder *h, struct active *a)
 	return err ? fail_in(err, a->img->path) : 0;
 }
 
-int holder_close(struct holder *h)
+int holder_end(struct holder *h)
 {
 	struct view *v;
 	int err = 0;
 
-	if (!h)
+	if (atomic_exchange(&h->ended, true))
 		return 0;
+	epoch_wait(&h->inside, epoch_next(&h->inside));
 	h->stop = true;
 	if (h->control_running)
 		pthread_join(h->control, NULL);
@@ -247,11 +249,21 @@ int holder_close(struct holder *h)
 		pthread_mutex_unlock(&h->commits.writing);
 	}
 	page_withdraw(h->page);
+	h->page = NULL;
 	active_release(v->active);
 	free(v->active);
 	view_free(v);
-	commits_release(&h->commits);
 	chain_close(h->chain);
+	return err;
+}
+
+int holder_close(struct holder *h)
+{
+	int err = h ? holder_end(h) : 0;
+
+	if (!h)
+		return 0;
+	commits_release(&h->commits);
 	pthread_mutex_destroy(&h->begin_lock);
 	pthread_mutex_destroy(&h->gate_lock);
 	pthread_cond_destroy(&h->gate_opened);

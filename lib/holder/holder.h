@@ -11,7 +11,8 @@
  *	holder_make_writable	before the first write (an open for writing by a client):
  *				what a crash left is mended here and not before
  *	holder_read ...		requests
- *	holder_close		commit, clear the mark, drop the locks
+ *	holder_end		commit, clear the mark, drop the locks
+ *	holder_close		the memory, too
  *
  * What a request promises: when a write, zero or trim has returned, later reads by anybody
  * see it. When flush (or a request with fua) has returned, what was written before it came
@@ -35,8 +36,12 @@ struct holder_options {
 int holder_open(struct holder **out, const struct holder_options *o);
 int holder_start(struct holder *h);
 int holder_make_writable(struct holder *h);
-/* After the last request; also after a failed start. Says in its sentence if the last
- * commit failed. */
+/*
+ * Also after a failed start. Waits for the requests that are inside; later ones are refused
+ * (-ESHUTDOWN). Says in its sentence if the last commit failed. Once ended, 0.
+ */
+int holder_end(struct holder *h);
+/* holder_end, and nobody may call any more. */
 int holder_close(struct holder *h);
 
 /* Bytes of the disk; fixed. */

@@ -15,6 +15,27 @@
 #include "holder/write.h"
 #include "image/bitmaps.h"
 
+/* A request that is inside; who leaves a function that has one leaves the holder. */
+struct visit {
+	struct holder *holder;
+	unsigned slot;
+};
+
+static void visit_end(struct visit *v)
+{
+	if (v->holder)
+		epoch_leave(&v->holder->inside, v->slot);
+}
+
+#define VISIT __attribute__((cleanup(visit_end))) struct visit
+
+static int visit_begin(struct visit *v, struct holder *h)
+{
+	v->slot = epoch_enter(&h->inside);
+	v->holder = h;
+	return h->ended ? fail(ESHUTDOWN, "the holder has ended") : 0;
+}
+
 /* Before the guest's first change. */
 static int begin_writing(struct holder *h)
 {
@@ -78,17 +99,27 @@ static int enter_writer(struct holder *h, unsigned *slot)
 	}
 }
 
-static int check_range(const struct holder *h, uint64_t count, uint64_t offset)
+static int begin(struct visit *v, struct holder *h, uint64_t count, uint64_t offset)
 {
+	int err = visit_begin(v, h);
+
+	if (err)
+		return err;
 	if (offset > h->size || count > h->size - offset)
 		return fail(EINVAL, "the request goes past the end of the disk");
 	return 0;
 }
 
+static int flush(struct holder *h)
+{
+	return h->written ? commits_flush(&h->commits) : 0;
+}
+
 int holder_read(struct holder *h, void *buf, uint32_t count, uint64_t offset)
 {
 	unsigned slot;
-	int err = check_range(h, count, offset);
+	VISIT visit = {0};
+	int err = begin(&visit, h, count, offset);
 
 	if (err)
 		return err;
@@ -102,7 +133,8 @@ int holder_write(struct holder *h, const void *buf, uint32_t count, uint64_t off
 		 bool fua)
 {
 	unsigned slot;
-	int err = check_range(h, count, offset);
+	VISIT visit = {0};
+	int err = begin(&visit, h, count, offset);
 
 	if (!err)
 		err = enter_writer(h, &slot);
@@ -110,7 +142,7 @@ int holder_write(struct holder *h, const void *buf, uint32_t count, uint64_t off
 		return err;
 	err = guest_write(atomic_load(&h->view), buf, count, offset);
 	epoch_leave(&h->epoch, slot);
-	return !err && fua ? holder_flush(h) : err;
+	return !err && fua ? flush(h) : err;
 }
 
 /* So that no request is under way for long: SWITCH and freed clusters wait for it. */
@@ -128,7 +160,7 @@ static uint64_t zero_at_once(struct holder *h)
 static int discard(struct holder *h, uint64_t count, uint64_t offset, unsigned flags,
 		   bool trim)
 {
-	int err = check_range(h, count, offset);
+	int err = 0;
 
 	while (count && !err) {
 		/* in whole clusters, wherever the first one begins */
@@ -147,7 +179,7 @@ static int discard(struct holder *h, uint64_t count, uint64_t offset, unsigned f
 		offset += n;
 		count -= n;
 	}
-	return !err && flags & HOLDER_FUA ? holder_flush(h) : err;
+	return !err && flags & HOLDER_FUA ? flush(h) : err;
 }
 
 /*
@@ -168,7 +200,8 @@ static bool is_whole(struct holder *h, uint64_t count, uint64_t offset)
 
 int holder_zero(struct holder *h, uint64_t count, uint64_t offset, unsigned flags)
 {
-	int err = check_range(h, count, offset);
+	VISIT visit = {0};
+	int err = begin(&visit, h, count, offset);
 
 	if (err)
 		return err;
@@ -179,19 +212,26 @@ int holder_zero(struct holder *h, uint64_t count, uint64_t offset, unsigned flag
 
 int holder_trim(struct holder *h, uint64_t count, uint64_t offset, unsigned flags)
 {
-	return discard(h, count, offset, flags, true);
+	VISIT visit = {0};
+	int err = begin(&visit, h, count, offset);
+
+	return err ? err : discard(h, count, offset, flags, true);
 }
 
 int holder_flush(struct holder *h)
 {
-	return h->written ? commits_flush(&h->commits) : 0;
+	VISIT visit = {0};
+	int err = visit_begin(&visit, h);
+
+	return err ? err : flush(h);
 }
 
 int holder_cache(struct holder *h, uint32_t count, uint64_t offset)
 {
 	uint64_t end = offset + count;
 	unsigned slot;
-	int err = check_range(h, count, offset);
+	VISIT visit = {0};
+	int err = begin(&visit, h, count, offset);
 
 	if (err)
 		return err;
@@ -217,7 +257,8 @@ int holder_extents(struct holder *h, uint64_t count, uint64_t offset,
 		   void *opaque)
 {
 	uint64_t end = offset + count;
-	int err = check_range(h, count, offset);
+	VISIT visit = {0};
+	int err = begin(&visit, h, count, offset);
 
 	while (offset < end && !err) {
 		unsigned slot = epoch_enter(&h->epoch);

@@ -91,12 +91,20 @@ void name_release(struct name *n)
 	n->format = NULL;
 }
 
-bool name_leads_to(const struct name *n, const struct image *img)
+int name_check(const struct name *n, const struct image *img)
 {
 	struct stat st;
 
-	return n->path && stat(n->path, &st) == 0 && st.st_dev == img->dev &&
-	       st.st_ino == img->ino;
+	if (!n->path)
+		return fail(EINVAL, "it names no file");
+	if (stat(n->path, &st) == 0) {
+		if (st.st_dev == img->dev && st.st_ino == img->ino)
+			return 0;
+	} else if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP &&
+		   errno != ENAMETOOLONG) {
+		return fail_in(fail_errno(errno, "cannot look at it"), n->path);
+	}
+	return fail(EINVAL, "%s is not %s", n->path, img->path);
 }
 
 /* The real path of the folder that holds path, malloc'd. */
@@ -147,6 +155,7 @@ static int way(const char *from, const char *to, char **out)
 	size_t same = common_folders(from, to), size;
 	CLEANUP_FREE char *text = NULL;
 	FILE *f = open_memstream(&text, &size);
+	int failed;
 
 	if (!f)
 		return no_memory();
@@ -156,7 +165,9 @@ static int way(const char *from, const char *to, char **out)
 	}
 	if (to[same])
 		fprintf(f, "%s/", to + same + 1);
-	if (fclose(f) != 0)
+	failed = ferror(f);
+	/* without memory for a byte there is no text, and fclose does not mind */
+	if (fclose(f) != 0 || failed || !text)
 		return no_memory();
 	*out = TAKE(text);
 	return 0;

@@ -36,8 +36,11 @@ struct name {
 int name_parse(const char *string, const char *overlay, struct name *out);
 void name_release(struct name *n);
 
-/* Does it lead, from here and now, to the very file that img has open? */
-bool name_leads_to(const struct name *n, const struct image *img);
+/*
+ * Does it lead, from here and now, to the very file that img has open? 0, or -EINVAL (the
+ * caller says what was wanted), or why nobody can tell.
+ */
+int name_check(const struct name *n, const struct image *img);
 
 /*
  * The string to store in overlay's header so that a reader finds target (both paths as

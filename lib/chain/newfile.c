@@ -88,7 +88,9 @@ int newfile_like(struct newfile *n, int fd)
 	mode_t mode;
 	bool group = true;
 
-	if (fstat(fd, &from) < 0 || fstat(n->fd, &to) < 0)
+	if (fstat(fd, &from) < 0)
+		return fail_errno(errno, "cannot tell whose the image below it is");
+	if (fstat(n->fd, &to) < 0)
 		return fail_errno(errno, "cannot look at the file");
 	if (from.st_uid != to.st_uid || from.st_gid != to.st_gid) {
 		/* the owner only as root, the group if we are in it */

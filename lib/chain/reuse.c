@@ -57,7 +57,8 @@ static int check_backing(const struct image *img, const struct chain *chain)
 	err = name_parse(img->header.backing_name, img->path, &name);
 	if (err)
 		return err;
-	if (!name_leads_to(&name, below))
+	err = name_check(&name, below);
+	if (err == -EINVAL)
 		err = fail(EINVAL,
 			   "has the backing file %s, not %s; --reuse takes an image "
 			   "without one",

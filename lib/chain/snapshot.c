@@ -115,7 +115,11 @@ static int check_overlay_name(const struct snapshot_options *o, bool *reused)
 		return fail(EINVAL, "'%s' names no file", o->overlay);
 	if (lstat(o->overlay, &st) < 0) {
 		/* no folder, no permission: said when the string is made */
-		return 0;
+		if (errno == ENOENT || errno == ENOTDIR || errno == EACCES ||
+		    errno == ENAMETOOLONG || errno == ELOOP)
+			return 0;
+		return fail_in(fail_errno(errno, "cannot tell whether it exists"),
+			       o->overlay);
 	}
 	if (!o->reuse)
 		return fail_in(fail(EINVAL,
@@ -220,7 +224,9 @@ static int open_image(struct making *m)
 	if (err)
 		return err;
 	img = m->chain->links[0].image;
-	if (fstat(m->lock_fd, &st) < 0 || st.st_dev != img->dev || st.st_ino != img->ino)
+	if (fstat(m->lock_fd, &st) < 0)
+		return fail_in(fail_errno(errno, "cannot look at it"), m->o->image);
+	if (st.st_dev != img->dev || st.st_ino != img->ino)
 		return fail_in(fail(EAGAIN, "was replaced by another file just now; "
 					    "try again"),
 			       m->o->image);
@@ -240,20 +246,19 @@ static int name_image(struct making *m)
 	bool absolute = o->style == SNAPSHOT_ABSOLUTE ||
 			(o->style == SNAPSHOT_AS_GIVEN && o->image[0] == '/');
 	struct name name;
-	struct stat st;
 	int err = name_make(o->overlay, o->image, absolute, &m->string);
 
 	if (!err)
 		err = name_parse(m->string, o->overlay, &name);
 	if (err)
 		return err;
+	err = name_check(&name, img);
+	if (err == -EINVAL)
+		err = fail(EINVAL, "the backing string \"%s\" does not lead to %s",
+			   m->string, o->image);
 	m->r->backing_path = TAKE(name.path);
 	name_release(&name);
-	if (!m->r->backing_path || stat(m->r->backing_path, &st) < 0 ||
-	    st.st_dev != img->dev || st.st_ino != img->ino)
-		return fail(EINVAL, "the backing string \"%s\" does not lead to %s",
-			    m->string, o->image);
-	return 0;
+	return err;
 }
 
 /* held: the first image is its holder's to sync, and is synced in the switch. */

@@ -39,7 +39,8 @@ static int check_string(const struct finish *f, const struct image *base)
 	err = name_parse(m->string, f->h->path, &name);
 	if (err)
 		return err;
-	if (!name_leads_to(&name, base))
+	err = name_check(&name, base);
+	if (err == -EINVAL)
 		err = fail(EINVAL, "the backing string \"%s\" does not lead to %s",
 			   m->string, base->path);
 	name_release(&name);

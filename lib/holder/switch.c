@@ -36,8 +36,8 @@ static int check_backing(const struct holder *h, const struct image *img)
 
 	if (err)
 		return err;
-	if (!name_leads_to(&name, below) ||
-	    strcmp(img->header.backing_format, "qcow2") != 0)
+	err = name_check(&name, below);
+	if (err == -EINVAL || (!err && strcmp(img->header.backing_format, "qcow2") != 0))
 		err = fail(EINVAL, "its backing file is not %s", below->path);
 	name_release(&name);
 	return err;

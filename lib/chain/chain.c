@@ -172,6 +172,11 @@ static int broken(struct chain *c, int err)
 {
 	struct chain_link *link = &c->links[c->count - 1];
 
+	if (!link->path) { /* no memory to say which file it is: nothing to show */
+		chain_link_release(link);
+		c->count--;
+		return c->error = err;
+	}
 	link->error = c->error = err;
 	free(link->why);
 	link->why = fail_take();
@@ -179,8 +184,6 @@ static int broken(struct chain *c, int err)
 		link->why = strdup(strerror(-err));
 	if (!link->why)
 		return no_memory();
-	if (!link->path)
-		return err;
 	if (c->count > 1)
 		fail(-err, "%s (backing file of %s)", link->why, link[-1].path);
 	else

@@ -10,11 +10,11 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
-#include "base/escape.h"
 #include "base/fail.h"
 #include "base/size.h"
 #include "image/check.h"
 #include "image/lock.h"
+#include "common.h"
 #include "info-owner.h"
 #include "info-text.h"
 
@@ -54,7 +54,7 @@ static int print_json(const char *path, const struct image_check *c)
 static int print_text(const char *path, const struct image *img,
 		      const struct image_check *c)
 {
-	CLEANUP_FREE char *name = escape_text(path);
+	CLEANUP_FREE char *name = common_text(path);
 	char used[SIZE_TEXT], leaked[SIZE_TEXT];
 
 	printf("%s: ", name ? name : "?");
@@ -79,8 +79,8 @@ static int verdict(const struct image_check *c)
 	if (c->corruptions)
 		return fail(EUCLEAN, "%s", c->first ? c->first : "the image is corrupt");
 	if (c->check_errors)
-		return fail(EUCLEAN, "%" PRIu64 " parts could not be checked",
-			    c->check_errors);
+		return fail(-c->error, "%" PRIu64 " parts could not be checked: %s",
+			    c->check_errors, c->first ? c->first : "out of memory");
 	return 0;
 }
 

@@ -135,8 +135,10 @@ static void compare_window(struct checker *c)
 	for (uint64_t i = c->tally.first; i < end; i++) {
 		uint64_t count;
 
-		if (refpeek_get(&peek, i, &count) < 0)
-			c->out->check_errors++;
+		int err = refpeek_get(&peek, i, &count);
+
+		if (err)
+			findings_unreadable(&c->found, err);
 		else
 			compare_cluster(c, i, count);
 	}
@@ -199,7 +201,8 @@ int image_check(struct image *img, struct image_check *out)
 	out->total_clusters = div_up(img->size, image_cluster_size(img));
 	err = check_windows(c, length);
 	out->corruptions = c->found.damages;
-	out->check_errors += c->found.unreadable;
+	out->check_errors = c->found.unreadable;
+	out->error = c->found.error;
 	out->first = TAKE(c->found.first);
 	check_free(c);
 	if (err)

@@ -18,10 +18,11 @@ struct image_check {
 	uint64_t corruptions;
 	uint64_t leaks; /* clusters with a refcount above their references */
 	uint64_t check_errors; /* what could not be read */
+	int error; /* why the first of that could not: a negative errno */
 	uint64_t allocated_clusters, compressed_clusters, fragmented_clusters;
 	uint64_t total_clusters; /* guest clusters */
 	uint64_t end_offset; /* just past the last cluster in use */
-	char *first; /* malloc'd: a sentence on the first corruption, else NULL */
+	char *first; /* malloc'd: a sentence on the first of either, else NULL */
 };
 
 /* 0 when the check ran to its end, whatever it found. Writes nothing. */

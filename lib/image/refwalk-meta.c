@@ -58,7 +58,11 @@ static int walk_snapshots(struct refwalk *w)
 	if (refwalk_read(w, buf, SNAPSHOT_ENTRY_MAX, h->snapshots_offset) < 0)
 		return 0;
 	for (uint32_t i = 0; i < h->snapshots; i++) {
-		if (skip_snapshot(w, buf, &base, &pos) < 0) {
+		int err = skip_snapshot(w, buf, &base, &pos);
+
+		if (err == -ENOMEM)
+			return err;
+		if (err) {
 			findings_add(w->found,
 				     "entry %" PRIu32 " of the snapshot table is damaged",
 				     i);

@@ -45,9 +45,19 @@ void findings_release(struct findings *f)
 	*f = (struct findings){0};
 }
 
-static void findings_unreadable(struct findings *f)
+int findings_verdict(const struct findings *f, const char *advice)
 {
-	f->unreadable++;
+	const char *first = f->first ? f->first : "damaged, and out of memory";
+
+	if (f->damages)
+		return fail(EUCLEAN, "%s%s", first, advice);
+	return f->unreadable ? fail(-f->error, "%s%s", first, advice) : 0;
+}
+
+void findings_unreadable(struct findings *f, int err)
+{
+	if (!f->unreadable++)
+		f->error = err;
 	if (!f->first)
 		f->first = strdup(fail_sentence());
 }
@@ -86,7 +96,7 @@ int refwalk_read(struct refwalk *w, void *buf, size_t len, uint64_t offset)
 					   : read_at(w->img->fd, buf, len, offset);
 
 	if (err)
-		findings_unreadable(w->found);
+		findings_unreadable(w->found, err);
 	return err;
 }
 

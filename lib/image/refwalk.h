@@ -39,12 +39,17 @@ struct ref {
 struct findings {
 	uint64_t damages;
 	uint64_t unreadable; /* I/O errors */
-	char *first; /* malloc'd sentence on the first of either */
+	int error; /* of the first of these: a negative errno */
+	char *first; /* malloc'd sentence on the first of either; NULL: or no memory */
 };
 
 void findings_add(struct findings *f, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+/* What cannot be read, for err; this thread's sentence says why. */
+void findings_unreadable(struct findings *f, int err);
 void findings_release(struct findings *f);
+/* 0 if there are none; -EUCLEAN, or why not all could be read. advice ends the sentence. */
+int findings_verdict(const struct findings *f, const char *advice);
 
 typedef int ref_visitor(void *ctx, const struct ref *r);
 

@@ -56,8 +56,8 @@ int repair_count(struct repair *r, uint64_t first)
 
 	tally_move(&r->tally, first);
 	err = refwalk(r->img, r->length, count_visit, r, &r->found);
-	if (!err && r->found.first)
-		err = fail(r->found.damages ? EUCLEAN : EIO, "%s" ADVICE, r->found.first);
+	if (!err)
+		err = findings_verdict(&r->found, ADVICE);
 	if (!err && r->tally.overflows)
 		err = fail(EUCLEAN, "there are more references to a cluster than its "
 				    "refcount holds" ADVICE);
@@ -121,6 +121,8 @@ static int repair_verify(struct repair *r)
 		err = repair_count(r, at);
 		if (!err)
 			err = refwalk(r->img, r->length, verify_visit, r, &again);
+		if (!err)
+			err = findings_verdict(&again, ADVICE);
 		if (!err)
 			err = note_needed(r);
 	}

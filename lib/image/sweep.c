@@ -113,9 +113,8 @@ static int sweep_all(struct sweep *s, uint64_t first)
 	for (uint64_t at = first; !err && at <= s->clusters; at += s->tally.clusters) {
 		tally_move(&s->tally, at);
 		err = refwalk(s->img, s->length, sweep_visit, s, &s->found);
-		if (!err && s->found.first)
-			err = fail(s->found.damages ? EUCLEAN : EIO, "%s",
-				   s->found.first);
+		if (!err)
+			err = findings_verdict(&s->found, "");
 		if (!err)
 			err = sweep_window(s);
 	}

@@ -2,6 +2,7 @@
 /* The sentence that goes with an error, one per thread. */
 #include "base/fail.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,7 @@ int fail_errno(int err, const char *fmt, ...)
 	va_end(ap);
 	snprintf(sentence, sizeof(sentence), "%s: %s", text,
 		 strerror_r(err, why, sizeof(why)));
-	return -err;
+	return err == EINTR ? -EIO : -err;
 }
 
 int fail_in(int err, const char *name)

@@ -37,7 +37,10 @@
  */
 int fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* As fail(), with ": " and the text of err appended. For system calls. */
+/*
+ * As fail(), with ": " and the text of err appended. For system calls; one that was
+ * interrupted is -EIO, for -EINTR says that somebody wants us to stop.
+ */
 int fail_errno(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Put "name: " before this thread's sentence if it is not there. Returns err unchanged. */

@@ -258,7 +258,9 @@ static int commit_slot(struct engine *e, struct slot *s)
 
 	if (e->verify && !e->target->dry)
 		err = verify_slot(e, s);
-	return err ? err : e->target->ops->commit(e->target, &s->batch);
+	if (!err)
+		err = e->target->ops->commit(e->target, &s->batch);
+	return err ? fail_in(err, e->target->image->path) : 0;
 }
 
 void *engine_committer(void *opaque)

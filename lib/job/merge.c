@@ -75,14 +75,16 @@ int merge_switch_over(struct merge *m)
 		      : 0;
 	if (!err)
 		err = t->ops->close(t);
-	if (!err)
-		err = setup_before_switch(&m->setup);
+	if (err)
+		return fail_in(err, t->image->path);
+	err = setup_before_switch(&m->setup);
 	progress_state(&m->progress, MERGE_PENDING);
 	if (!err)
 		err = limit_check(&m->limit);
-	if (!err)
-		err = t->ops->finish(t, &change);
-	return err;
+	if (err)
+		return err;
+	err = t->ops->finish(t, &change);
+	return err ? fail_in(err, t->image->path) : 0;
 }
 
 /* Stopped or failed: the file gets its length and the mark goes, if the disk lets us. */
@@ -111,6 +113,8 @@ static int merge_at_rest(struct merge *m)
 	m->result->old_file_size = merge_active(m)->file_size;
 	progress_state(&m->progress, MERGE_RUNNING);
 	err = target_local_init(&m->local, merge_active(m), false);
+	if (err)
+		fail_in(err, merge_active(m)->path);
 	m->target = &m->local.target;
 	if (!err)
 		err = merge_passes(m);

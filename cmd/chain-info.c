@@ -235,10 +235,9 @@ static int show_all(struct output *o)
 static int choose(struct output *o)
 {
 	const struct args *args = o->args;
-	int err = 0;
+	int err = info_columns_default(&o->columns, args->common.verbose > 0);
 
-	info_columns_default(&o->columns, args->common.verbose > 0);
-	if (args->columns)
+	if (!err && args->columns)
 		err = info_columns_choose(&o->columns, args->columns);
 	if (err)
 		return err;

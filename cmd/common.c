@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdio_ext.h>
 #include <stdlib.h>
@@ -11,12 +12,14 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/escape.h"
 #include "status.h"
 
 volatile sig_atomic_t stop_signal;
 
 static const char *name_of_program;
 static bool ended;
+static _Atomic bool lacks_memory; /* for a part of the output */
 
 static const struct argp_option options[] = {
 	{"quiet", 'q', NULL, 0, "Say nothing that is not an error", 90},
@@ -120,6 +123,30 @@ static void at_exit(void)
 		_exit(STATUS_IO);
 }
 
+void common_lacks_memory(void)
+{
+	lacks_memory = true;
+}
+
+char *common_text(const char *text)
+{
+	char *escaped = escape_text(text);
+
+	if (!escaped)
+		lacks_memory = true;
+	return escaped;
+}
+
+/* jansson leaves out what it has no memory for, and most of its callers do not ask. */
+static void *json_memory(size_t bytes)
+{
+	void *p = malloc(bytes);
+
+	if (!p)
+		lacks_memory = true;
+	return p;
+}
+
 int common_begin(const char *program, const struct argp *argp, int argc, char **argv,
 		 void *args)
 {
@@ -129,6 +156,7 @@ int common_begin(const char *program, const struct argp *argp, int argc, char **
 	argp_program_version_hook = version;
 	catch_signals();
 	raise_files();
+	json_set_alloc_funcs(json_memory, free);
 	atexit(at_exit);
 	return -argp_parse(argp, argc, argv, 0, NULL, args);
 }
@@ -144,8 +172,11 @@ int common_end(const char *program, int status)
 	if (fflush(stdout) != 0 || fclose(stdout) != 0)
 		err = errno;
 	/* a closed stdout that nobody wrote to is no error */
-	if (!failed && (!err || (err == EBADF && !pending)))
-		return status;
+	if (!failed && (!err || (err == EBADF && !pending))) {
+		if (status || !lacks_memory)
+			return status;
+		err = ENOMEM;
+	}
 	snprintf(text, sizeof(text), "standard output: cannot write%s%s", err ? ": " : "",
 		 err ? strerror(err) : "");
 	remark(program, text);

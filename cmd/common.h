@@ -48,8 +48,17 @@ int common_begin(const char *program, const struct argp *argp, int argc, char **
 		 void *args);
 
 /*
- * Last thing in main: flush stdout and see that it was written. Returns status, or 74
- * with a line on stderr if it was not.
+ * There was no memory for a part of what is printed: common_end says so. What jansson leaves
+ * out for that reason it notices by itself.
+ */
+void common_lacks_memory(void);
+
+/* escape_text, for what is printed; NULL: it lacks memory. */
+char *common_text(const char *text);
+
+/*
+ * Last thing in main: flush stdout and see that all of it was written. Returns status, or
+ * 74 with a line on stderr if it was not.
  */
 int common_end(const char *program, int status);
 

@@ -6,14 +6,14 @@
 #include <time.h>
 
 #include "base/cleanup.h"
-#include "base/escape.h"
+#include "common.h"
 
 json_t *json_text(const char *text)
 {
 	json_t *string = json_string(text);
 
 	if (!string) {
-		CLEANUP_FREE char *shown = escape_text(text);
+		CLEANUP_FREE char *shown = common_text(text);
 
 		string = json_string(shown ? shown : "");
 	}

@@ -9,9 +9,9 @@
 #include <strings.h>
 
 #include "base/cleanup.h"
-#include "base/escape.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "common.h"
 #include "info-owner.h"
 
 static char *size_text(uint64_t n, bool bytes)
@@ -37,7 +37,7 @@ static char *count_text(uint64_t n)
 
 static char *image_text(const struct info_layer *l, bool bytes)
 {
-	return escape_text(l->link->path);
+	return common_text(l->link->path);
 }
 
 static char *depth_text(const struct info_layer *l, bool bytes)
@@ -49,7 +49,7 @@ static char *format_text(const struct info_layer *l, bool bytes)
 {
 	const char *format = info_format(l);
 
-	return format ? escape_text(format) : NULL;
+	return format ? common_text(format) : NULL;
 }
 
 static char *virtual_text(const struct info_layer *l, bool bytes)
@@ -130,14 +130,14 @@ static char *backing_text(const struct info_layer *l, bool bytes)
 {
 	const struct qcow2_header *h = info_header(l);
 
-	return h && h->backing_name[0] ? escape_text(h->backing_name) : NULL;
+	return h && h->backing_name[0] ? common_text(h->backing_name) : NULL;
 }
 
 static char *backing_format_text(const struct info_layer *l, bool bytes)
 {
 	const struct qcow2_header *h = info_header(l);
 
-	return h && h->backing_name[0] ? escape_text(h->backing_format) : NULL;
+	return h && h->backing_name[0] ? common_text(h->backing_format) : NULL;
 }
 
 static char *own_text(const struct info_layer *l, bool bytes)
@@ -159,7 +159,7 @@ static char *holders_text(const struct info_layer *l, bool bytes)
 	if (!f)
 		return NULL;
 	for (int i = 0; i < l->n_holders; i++) {
-		CLEANUP_FREE char *program = escape_text(l->holders[i].program);
+		CLEANUP_FREE char *program = common_text(l->holders[i].program);
 
 		add(f, "%ld %s%s", (long)l->holders[i].pid, program ? program : "?",
 		    l->holders[i].writer ? "" : " (reads)");
@@ -227,12 +227,12 @@ static char *data_file_text(const struct info_layer *l, bool bytes)
 {
 	const struct qcow2_header *h = info_header(l);
 
-	return h && h->data_file[0] ? escape_text(h->data_file) : NULL;
+	return h && h->data_file[0] ? common_text(h->data_file) : NULL;
 }
 
 static char *error_text(const struct info_layer *l, bool bytes)
 {
-	return l->link->why ? escape_text(l->link->why) : NULL;
+	return l->link->why ? common_text(l->link->why) : NULL;
 }
 
 static const struct info_column columns[] = {
@@ -281,14 +281,19 @@ static int choose_one(struct info_columns *c, const char *name)
 	return fail(EINVAL, "there is no column '%s'; -o help lists them", name);
 }
 
-void info_columns_default(struct info_columns *c, bool verbose)
+int info_columns_default(struct info_columns *c, bool verbose)
 {
+	int err;
+
 	c->count = 0;
-	info_columns_choose(c, "IMAGE,FORMAT,SIZE,DISK,CLUSTER,FLAGS,OWNER");
+	err = info_columns_choose(c, "IMAGE,FORMAT,SIZE,DISK,CLUSTER,FLAGS,OWNER");
+	if (err)
+		return err;
 	c->shy = c->column[c->count - 1];
 	if (verbose)
-		info_columns_choose(
+		err = info_columns_choose(
 			c, "+OWN,VISIBLE,HOLDERS,SNAPSHOTS,BITMAPS,COMPAT,BACKING");
+	return err;
 }
 
 int info_columns_choose(struct info_columns *c, const char *list)

@@ -28,8 +28,8 @@ struct info_columns {
 	const struct info_column *shy;
 };
 
-/* The cheap ones, or with verbose all that say something of a chain. */
-void info_columns_default(struct info_columns *c, bool verbose);
+/* The cheap ones, or with verbose all that say something of a chain. 0 or -ENOMEM. */
+int info_columns_default(struct info_columns *c, bool verbose);
 
 /*
  * "NAME,NAME": these; "+NAME,...": these behind what is chosen. Case does not matter.

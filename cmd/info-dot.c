@@ -8,9 +8,9 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/escape.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "common.h"
 
 void info_dot_begin(void)
 {
@@ -27,7 +27,7 @@ void info_dot_end(void)
 /* In a quoted string of DOT, \ and " are written with a \ before them. */
 static void quote(const char *text)
 {
-	CLEANUP_FREE char *plain = escape_text(text);
+	CLEANUP_FREE char *plain = common_text(text);
 
 	for (const char *p = plain ? plain : "?"; *p; p++) {
 		if (*p == '"' || *p == '\\')

@@ -12,10 +12,10 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/escape.h"
 #include "base/size.h"
 #include "event-line.h"
 #include "job/merge.h"
+#include "common.h"
 
 static const char *state_name(unsigned state)
 {
@@ -89,6 +89,12 @@ static const struct {
 	[COLUMN_IMAGE] = {"IMAGE", 0},
 };
 
+static void set_cell(struct libscols_line *line, enum column column, const char *text)
+{
+	if (scols_line_set_data(line, column, text) != 0)
+		common_lacks_memory();
+}
+
 static void set_size(struct libscols_line *line, enum column column, uint64_t bytes,
 		     const char *suffix)
 {
@@ -96,7 +102,7 @@ static void set_size(struct libscols_line *line, enum column column, uint64_t by
 	char size[SIZE_TEXT];
 
 	snprintf(text, sizeof(text), "%s%s", size_format(bytes, size), suffix);
-	scols_line_set_data(line, column, text);
+	set_cell(line, column, text);
 }
 
 /* The first to go where there is little room. */
@@ -108,7 +114,7 @@ static const enum column dispensable[] = {
 /* Of a merge at rest it is the worker itself. */
 static void set_owner(struct libscols_line *line, const struct page_view *v)
 {
-	CLEANUP_FREE char *program = escape_text(v->owner_program);
+	CLEANUP_FREE char *program = common_text(v->owner_program);
 	CLEANUP_FREE char *text = NULL;
 
 	if (v->owner_kind != PAGE_HOLDER || !program)
@@ -116,7 +122,7 @@ static void set_owner(struct libscols_line *line, const struct page_view *v)
 	if (asprintf(&text, "%d %s%s", (int)v->owner_pid, program,
 		     v->owner_alive ? "" : " (dead)") < 0)
 		text = NULL;
-	scols_line_set_data(line, COLUMN_OWNER, text ? text : "?");
+	set_cell(line, COLUMN_OWNER, text ? text : "?");
 }
 
 static void set_row(struct libscols_line *line, const struct page_view *v)
@@ -125,25 +131,24 @@ static void set_row(struct libscols_line *line, const struct page_view *v)
 	char text[64], left[SIZE_TEXT];
 	uint64_t seconds;
 
-	scols_line_set_data(line, COLUMN_IMAGE, v->image);
-	scols_line_set_data(line, COLUMN_TYPE, v->type);
-	scols_line_set_data(line, COLUMN_STATE,
-			    v->worker_alive ? state_name(p->state) : "dead");
+	set_cell(line, COLUMN_IMAGE, v->image);
+	set_cell(line, COLUMN_TYPE, v->type);
+	set_cell(line, COLUMN_STATE, v->worker_alive ? state_name(p->state) : "dead");
 	snprintf(text, sizeof(text), "%.0f %%",
 		 p->total ? (double)p->done * 100 / (double)p->total : 0.0);
-	scols_line_set_data(line, COLUMN_PERCENT, text);
+	set_cell(line, COLUMN_PERCENT, text);
 	set_size(line, COLUMN_TOTAL, p->total, "");
 	if (rate_now(v))
 		set_size(line, COLUMN_RATE, p->rate, "/s");
 	if (time_left(v, &seconds))
-		scols_line_set_data(line, COLUMN_LEFT, time_format(seconds, left));
+		set_cell(line, COLUMN_LEFT, time_format(seconds, left));
 	set_size(line, COLUMN_COPIED, p->copied, "");
 	set_size(line, COLUMN_COMPRESSED, p->compressed, "");
 	set_size(line, COLUMN_REFLINKED, p->reflinked, "");
 	set_size(line, COLUMN_ZEROED, p->zeroed, "");
 	set_size(line, COLUMN_SKIPPED, p->skipped, "");
 	snprintf(text, sizeof(text), "%d", (int)v->worker_pid);
-	scols_line_set_data(line, COLUMN_PID, text);
+	set_cell(line, COLUMN_PID, text);
 	set_owner(line, v);
 }
 
@@ -172,12 +177,18 @@ static struct libscols_table *make_table(const struct page_view *views, size_t c
 	/* nothing is cut to the width of a window */
 	scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
 	for (int i = 0; i < COLUMNS; i++)
-		scols_table_new_column(table, columns[i].name, 0, columns[i].flags);
+		if (!scols_table_new_column(table, columns[i].name, 0,
+					    columns[i].flags)) {
+			scols_unref_table(table);
+			return NULL;
+		}
 	for (size_t i = 0; i < count; i++) {
 		struct libscols_line *line = scols_table_new_line(table, NULL);
 
 		if (line)
 			set_row(line, &views[i]);
+		else
+			common_lacks_memory();
 		holders |= views[i].owner_kind == PAGE_HOLDER;
 	}
 	if (!holders)

@@ -96,19 +96,21 @@ static void glance(struct info_layer *l)
 	l->disk = (uint64_t)st.st_blocks * 512;
 }
 
-static void find_disk(struct info_layer *l)
+static int find_disk(struct info_layer *l)
 {
 	const struct image *img = l->link->image;
 	struct stat st;
 
-	if (fstat(img->fd, &st) == 0) {
-		l->has_disk = true;
-		l->disk = (uint64_t)st.st_blocks * 512;
-	}
+	if (fstat(img->fd, &st) != 0)
+		return fail_in(fail_errno(errno, "cannot tell its size"), img->path);
+	l->has_disk = true;
+	l->disk = (uint64_t)st.st_blocks * 512;
+	/* none where it is missing */
 	if (img->data_fd != img->fd && fstat(img->data_fd, &st) == 0) {
 		l->has_data_disk = true;
 		l->data_disk = (uint64_t)st.st_blocks * 512;
 	}
+	return 0;
 }
 
 /* One by one: a /proc scan each, for what was asked for by name. */
@@ -309,30 +311,37 @@ static int open_chain(struct info *i, const char *path)
 	}
 }
 
+static int fill_layer(struct info_layer *l, unsigned wanted)
+{
+	int err;
+
+	if (!l->link->image) {
+		glance(l);
+		return 0;
+	}
+	err = find_disk(l);
+	if (err)
+		return err;
+	if (lock_is_held(l->link->image->fd, &l->held) != 0)
+		l->held = false; /* a file system without locks */
+	if (l->held)
+		l->owner = info_owner_find(l->link->image->dev, l->link->image->ino);
+	return wanted & INFO_HOLDERS ? find_holders(l) : 0;
+}
+
 static int fill(struct info *i, unsigned wanted)
 {
 	int err = 0;
 
 	for (size_t k = 0; k < i->count; k++) {
-		struct info_layer *l = &i->layers[k];
-
-		l->link = &i->chain->links[k];
-		l->depth = k;
-		if (!l->link->image) {
-			glance(l);
-			continue;
-		}
-		find_disk(l);
-		if (lock_is_held(l->link->image->fd, &l->held) != 0)
-			l->held = false; /* a file system without locks */
-		if (l->held)
-			l->owner = info_owner_find(l->link->image->dev,
-						   l->link->image->ino);
-		if (!err && wanted & INFO_HOLDERS)
-			err = find_holders(l);
+		i->layers[k].link = &i->chain->links[k];
+		i->layers[k].depth = k;
 	}
-	fail_clear();
-	return err ? no_memory() : 0;
+	for (size_t k = 0; k < i->count && !err; k++)
+		err = fill_layer(&i->layers[k], wanted);
+	if (!err)
+		fail_clear();
+	return err;
 }
 
 int info_open(struct info *out, const char *path, unsigned wanted)

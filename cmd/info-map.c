@@ -9,9 +9,9 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/escape.h"
 #include "base/fail.h"
 #include "chain/walk.h"
+#include "common.h"
 #include "info-text.h"
 
 struct map {
@@ -57,7 +57,7 @@ static const char *name_of(struct map *m, size_t depth)
 		m->name = json_dumps(string, JSON_ENCODE_ANY);
 		json_decref(string);
 	} else {
-		m->name = escape_text(path);
+		m->name = common_text(path);
 	}
 	return m->name ? m->name : "";
 }

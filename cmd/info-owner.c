@@ -7,8 +7,8 @@
 #include <time.h>
 
 #include "base/cleanup.h"
-#include "base/escape.h"
 #include "base/fail.h"
+#include "common.h"
 #include "info-text.h"
 
 #define TIME_TEXT 64
@@ -54,8 +54,8 @@ static bool has_worker(const struct page_view *v)
 
 char *info_owner_text(const struct page_view *v)
 {
-	CLEANUP_FREE char *program = escape_text(v->owner_program);
-	CLEANUP_FREE char *worker = escape_text(v->worker_program);
+	CLEANUP_FREE char *program = common_text(v->owner_program);
+	CLEANUP_FREE char *worker = common_text(v->worker_program);
 	char *text = NULL, time[TIME_TEXT];
 	size_t size;
 	FILE *f = program && worker ? open_memstream(&text, &size) : NULL;

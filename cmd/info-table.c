@@ -90,8 +90,12 @@ static int add_line(struct info_table *t, const struct info_layer *l,
 	if (!line)
 		return no_memory();
 	for (size_t i = 0; i < t->columns.count; i++) {
-		char *text = t->columns.column[i]->text(l, t->bytes);
+		char *text;
 
+		errno = 0;
+		text = t->columns.column[i]->text(l, t->bytes);
+		if (!text && errno == ENOMEM)
+			return no_memory();
 		if (text && t->columns.column[i] == t->columns.shy)
 			t->shy_shown = true;
 		/* the table takes the text over */

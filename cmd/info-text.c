@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/escape.h"
+#include "common.h"
 
 /* Bytes that the lead byte announces, 0 for one that cannot lead. */
 static size_t announced(unsigned char lead)
@@ -57,6 +57,8 @@ static char *make_valid(const char *text, bool *changed)
 	/* the replacement has 3 bytes */
 	char *out = malloc(3 * strlen(text) + 1), *w = out;
 
+	if (!out)
+		common_lacks_memory();
 	*changed = false;
 	while (out && *text) {
 		bool valid;
@@ -89,7 +91,7 @@ void info_set_text(json_t *object, const char *key, const char *text)
 {
 	bool changed;
 	CLEANUP_FREE char *valid = make_valid(text, &changed);
-	CLEANUP_FREE char *escaped = changed ? escape_text(text) : NULL;
+	CLEANUP_FREE char *escaped = changed ? common_text(text) : NULL;
 	char other[64];
 
 	json_object_set_new(object, key, valid ? json_string(valid) : NULL);

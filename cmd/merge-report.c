@@ -5,8 +5,8 @@
 #include <inttypes.h>
 
 #include "base/cleanup.h"
-#include "base/escape.h"
 #include "base/size.h"
+#include "common.h"
 
 static void line(FILE *to, const char *what, uint64_t bytes)
 {
@@ -26,8 +26,8 @@ static void headline(FILE *to, const struct merge_options *o,
 		[MERGE_REBASE_UNSAFE] = {"changed the header only",
 					 "would change the header only"},
 	};
-	CLEANUP_FREE char *image = escape_text(o->image);
-	CLEANUP_FREE char *base = escape_text(r->backing_string ? r->backing_string : "");
+	CLEANUP_FREE char *image = common_text(o->image);
+	CLEANUP_FREE char *base = common_text(r->backing_string ? r->backing_string : "");
 
 	if (!image || !base)
 		return;
@@ -61,7 +61,7 @@ static void list_counts(FILE *to, const struct merge_options *o,
 static void list_swallowed(FILE *to, const struct merge_result *r, bool dry_run)
 {
 	for (size_t i = 0; i < r->n_swallowed; i++) {
-		CLEANUP_FREE char *name = escape_text(r->swallowed[i]);
+		CLEANUP_FREE char *name = common_text(r->swallowed[i]);
 
 		fprintf(to, "  %-16s %s\n",
 			i	  ? ""

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
-#include "base/escape.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "common.h"
 #include "info-text.h"
 
 static const char *compat(const struct qcow2_header *h)
@@ -25,8 +25,8 @@ void snapshot_report(FILE *to, const struct snapshot_options *o,
 		     const struct snapshot_result *r, unsigned verbose)
 {
 	const struct qcow2_header *h = &r->header;
-	CLEANUP_FREE char *overlay = escape_text(o->overlay);
-	CLEANUP_FREE char *backing = escape_text(h->backing_name);
+	CLEANUP_FREE char *overlay = common_text(o->overlay);
+	CLEANUP_FREE char *backing = common_text(h->backing_name);
 	char size[SIZE_TEXT];
 
 	if (!overlay || !backing)

@@ -256,7 +256,8 @@ static int check_string(const struct setup *s)
 	err = name_parse(s->string, s->options->image, &name);
 	if (err)
 		return fail_in(err, s->string);
-	if (!name_leads_to(&name, base))
+	err = name_check(&name, base);
+	if (err == -EINVAL)
 		err = fail_in(
 			fail(EINVAL,
 			     "the backing string \"%s\" does not lead to %s from here; "

@@ -115,8 +115,8 @@ static int check_overlay_name(const struct snapshot_options *o, bool *reused)
 		return fail(EINVAL, "'%s' names no file", o->overlay);
 	if (lstat(o->overlay, &st) < 0) {
 		/* no folder, no permission: said when the string is made */
-		if (errno == ENOENT || errno == ENOTDIR || errno == EACCES ||
-		    errno == ENAMETOOLONG || errno == ELOOP)
+		if (errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG ||
+		    errno == ELOOP)
 			return 0;
 		return fail_in(fail_errno(errno, "cannot tell whether it exists"),
 			       o->overlay);

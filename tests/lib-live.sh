@@ -11,7 +11,7 @@
 PLUGIN=$BUILD/nbdkit-chain-plugin.so
 
 # A plugin with sanitizers needs their library in the program that loads it, and behind that
-# what tests/preload/demangle.c is for.
+# what tests/preload/demangle.c is for. HOLDER_SLEEPS: tests/proof/races/sleeps.c, compiled.
 holder_preload()
 {
 	local name more=$WORK/demangle.so
@@ -19,9 +19,11 @@ holder_preload()
 	for name in asan tsan; do
 		nm -D "$PLUGIN" 2>/dev/null | grep -q " U __${name}_init$" || continue
 		[ -e "$more" ] || ${CC:-gcc} -shared -fPIC -o "$more" "$TOP/tests/preload/demangle.c"
-		echo "$(${CC:-gcc} -print-file-name="lib$name.so") $more"
+		more="$(${CC:-gcc} -print-file-name="lib$name.so") $more"
+		echo "$more${HOLDER_SLEEPS:+ $HOLDER_SLEEPS}"
 		return
 	done
+	echo "${HOLDER_SLEEPS:-}"
 }
 
 # Why a test is left out, where there can be no holder. Use as: need_holder || return 0

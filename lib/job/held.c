@@ -164,7 +164,12 @@ int held_find(const struct merge_options *o, struct held *h)
 	struct stat st;
 
 	*h = (struct held){0};
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+	/* what cannot be opened is said by who opens it for the merge */
+	if (fd < 0)
+		return 0;
+	if (fstat(fd, &st) < 0)
+		return fail_in(fail_errno(errno, "cannot look at it"), o->image);
+	if (!S_ISREG(st.st_mode))
 		return 0;
 	h->dev = st.st_dev;
 	h->ino = st.st_ino;

@@ -68,6 +68,35 @@ testKillForms()
 	crashes data-file
 }
 
+# It dies at a sync of a commit that links, unlinks and shares: old or new, each word for
+# itself, and no cluster that is in use is free.
+testDiesAtEachSync()
+{
+	local n kind died=0
+
+	need_holder || return 0
+	make_faults || return 0
+	for kind in compat=1.1 extended_l2=on; do
+		for n in 1 2 3 4 5 6; do
+			rm -f ./*.qcow2
+			new D.qcow2 8M -o $kind
+			put D.qcow2 'write -P 1 0 2M' 'write -c -P 2 2M 1M'
+			HOLD_WITH=(env "LD_PRELOAD=$(holder_preload) $WORK/faults.so"
+				"ASAN_OPTIONS=$ASAN_OPTIONS:verify_asan_link_order=0"
+				"FAULT_FILE=/D.qcow2" "FAULT_EXIT=$n")
+			hold D.qcow2 || return 0
+			HOLD_WITH=()
+			qemu-io -t writeback -f raw -c 'discard 0 1M' -c 'write -P 3 2M 512k' \
+				-c 'write -P 4 5M 512k' -c flush "$NBD" >/dev/null 2>&1 || ((++died))
+			kill_holder 2>/dev/null
+			assert_leaks_at_worst D.qcow2
+			put D.qcow2 'read -P 1 1M 1M' 'read -P 2 2560k 512k'
+			! grep -q 'verification failed' "$WORK/qemu-io" || fail "$kind, sync $n: content"
+		done
+	done
+	assertTrue "it died $died times" "[ $died -ge 6 ]"
+}
+
 # FUA is enough, without a flush.
 testForcedWrite()
 {

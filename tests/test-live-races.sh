@@ -151,6 +151,59 @@ testReadInFlight()
 	assert_disk B.qcow2
 }
 
+# A guest writes in place while a flush of another syncs: the next sync is about that.
+testWriteDuringASync()
+{
+	need_stalls || return 0
+	make_race_chain
+	hold D.qcow2 || return 0
+	both 'write -P 31 1M 64k' flush
+	arm holder first sync /D.qcow2 0 0 0 1 stall 0
+	guest_begins 'write -P 32 1M 4k' flush
+	oracle 'write -P 32 1M 4k'
+	reached holder first
+	guest_at_once 'write -P 33 1028k 4k'
+	oracle 'write -P 33 1028k 4k'
+	arm holder second sync /D.qcow2 0 0 0 1 stall 0
+	go holder first
+	reached holder second
+	go holder second
+	guest_ends_well
+	assert_disk B.qcow2
+}
+
+# A guest's write is under way when a snapshot is taken: it ends in D before D is no longer
+# the active image, into new clusters as well as in place.
+testSnapshotDuringAWrite()
+{
+	local at
+
+	need_stalls || return 0
+	for at in 3M 3072k; do
+		make_race_chain
+		rm -f E.qcow2
+		hold D.qcow2 || return 0
+		[ $at = 3M ] || both "write -P 31 $at 64k" flush
+		arm holder data pwrite /D.qcow2 65536 0 0 1 stall 0
+		guest_begins "write -P 32 $at 64k"
+		reached holder data
+		merge chain-snapshot -q D.qcow2 E.qcow2
+		sleep 1
+		assertTrue "$at: the snapshot waits" "grep -q '^State:.[^Z]' /proc/$PID/status"
+		go holder data
+		merge_ends 0
+		guest_ends_well
+		oracle "write -P 32 $at 64k"
+		both 'write -P 33 3200k 10k'
+		HASH=$(content other.qcow2)
+		assertEquals "$at: the guest's disk" "$HASH" "$(guest_content)"
+		release
+		assert_merged E.qcow2 "$HASH" D.qcow2
+		assert_sound D.qcow2
+		disarm holder
+	done
+}
+
 # A read of a layer is under way when the merge ends that swallows it: the holder keeps the
 # file so long, and the guest's other requests go on.
 testReadOfASwallowedLayer()

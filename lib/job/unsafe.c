@@ -83,14 +83,14 @@ static int switch_header(struct image *img, const struct merge_options *o,
 	r->old_file_size = r->new_file_size = img->file_size;
 	change.backing_name = r->backing_string;
 	change.backing_format = r->backing_format;
-	err = o->dry_run ? image_rehead_check(img, &change) : image_rehead(img, &change);
+	err = image_rehead_check(img, &change);
 	/*
 	 * No room in the header is no lack of space on the disk: another name is wanted, or,
 	 * where there is none, another header.
 	 */
 	if (err == -ENOSPC)
 		err = change.backing_name ? -EINVAL : -ENOTSUP;
-	return err;
+	return err || o->dry_run ? err : image_rehead(img, &change);
 }
 
 /* Open, lock, and believe it only if nobody changed it in between. */

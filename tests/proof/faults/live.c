@@ -286,7 +286,7 @@ static int strike_beside(struct live *l, const struct strike *s, struct verdict 
 		wrong(v, "%u requests of the guest failed", l->guest.failures);
 	}
 	judge_server(l, v);
-	judge_disk(l, active, tainted ? LEAKS_AT_WORST : SOUND, v);
+	judge_disk(l, active, in_server && l->struck.struck ? LEAKS_AT_WORST : SOUND, v);
 	mend(l, active, v);
 	return o.status;
 }

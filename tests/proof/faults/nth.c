@@ -2,7 +2,10 @@
 /*
  * For LD_PRELOAD: counts the calls of a process that can fail, by kind, and lets the n-th
  * one of a kind fail or be short; see nth.h. NTH_ONLY=NAME: only calls made by the object
- * whose path has this in it (the plugin in a server). Without NTH_CONTROL nothing happens.
+ * whose path has this in it (the plugin in a server). In place of a page:
+ *
+ *	NTH_STRIKE='KIND N ERRNO'	by hand, ERRNO a number, -1 for a short call
+ *	NTH_STRUCK=FILE			is made when the call was struck
  *
  * This file: the page, the judgement whether a call is struck, and what is left at the end.
  */
@@ -92,6 +95,16 @@ static void note_caller(const void *caller)
 	page->offset = (uintptr_t)caller - (uintptr_t)info.dli_fbase;
 }
 
+static void note_struck(void)
+{
+	const char *path = getenv("NTH_STRUCK");
+	long fd = path ? syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT, 0600)
+		       : -1;
+
+	if (fd >= 0)
+		syscall(SYS_close, fd);
+}
+
 int nth_strike(enum nth_kind kind, const char *call, int fd, const char *path,
 	       const void *caller)
 {
@@ -110,17 +123,35 @@ int nth_strike(enum nth_kind kind, const char *call, int fd, const char *path,
 	note_file(fd, path);
 	note_caller(caller);
 	page->struck = 1;
+	note_struck();
 	errno = kept;
 	return page->action;
 }
 
+/* For one strike by hand. */
+static void begin_alone(const char *text)
+{
+	static const char *const names[] = NTH_NAMES;
+	static struct nth_page own;
+	char name[16];
+
+	if (sscanf(text, "%15s %ld %d", name, &own.n, &own.action) != 3)
+		return;
+	while (own.kind < NTH_KINDS && strcmp(names[own.kind], name) != 0)
+		own.kind++;
+	own.armed = 1;
+	page = &own;
+}
+
 __attribute__((constructor)) static void begin(void)
 {
-	const char *path = getenv("NTH_CONTROL");
+	const char *path = getenv("NTH_CONTROL"), *strike = getenv("NTH_STRIKE");
 	int fd = path ? (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC) : -1;
 	void *at;
 
 	only = getenv("NTH_ONLY");
+	if (strike)
+		begin_alone(strike);
 	if (fd < 0)
 		return;
 	at = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

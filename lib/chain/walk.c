@@ -78,12 +78,14 @@ static struct extent cut(const struct extent *e, uint64_t offset, uint64_t lengt
 int chain_walk_at(struct chain_walk *w, uint64_t offset, uint64_t length,
 		  struct chain_extent *out)
 {
-	const struct chain_link *link = w->chain->links + w->from;
 	struct extent *cursor = w->cursors;
 
 	/* the end of every range is a number */
 	length = min_u64(length, UINT64_MAX - offset);
-	for (size_t depth = w->from; depth < w->to; depth++, cursor++, link++) {
+	for (size_t depth = w->from; depth < w->to; depth++, cursor++) {
+		/* of a chain of no images there are no links */
+		const struct chain_link *link = &w->chain->links[depth];
+
 		/* one comparison for both ends: an offset before start wraps around */
 		if (offset - cursor->start >= cursor->length) {
 			int err = look(link->image, &w->windows[depth - w->from], offset,

@@ -13,37 +13,41 @@ from layout import COMPRESSED, EXT_BITMAPS, EXT_CRYPTO, OFFSET, Layout, get, put
 COPIED = 1 << 63
 EXT_KINDS = [0, 0xe2792aca, 0x6803f857, EXT_BITMAPS, EXT_CRYPTO, 0x44415441, 0x63686169,
              0x12345678, 0xffffffff]
-FORMATS = [b"raw", b"qcow2", b"vmdk", b"", b"luks", b"qcow2\0", b"qco", b"\xff\xfe", b"raw\x1b[2J",
-           b"a" * 15, b"a" * 16, b"a" * 200]
+FORMATS = [b"raw", b"qcow2", b"vmdk", b"", b"luks", b"qcow2\0", b"qco", b"\xff\xfe",
+           b"raw\x1b[2J", b"a" * 15, b"a" * 16, b"a" * 200]
 
 
 def names():
     """Backing strings"""
     inner = b'"file":{"driver":"file","filename":"%s"}'
     return [
-        b"", b"D.qcow2", b"./D.qcow2", b"A.qcow2", b"B.qcow2", b"N.qcow2", b"missing", b".",
-        b"/", b"..", b"fifo", b"folder", b"loop", b"/dev/zero", b"/dev/null", b"/dev/tty",
-        b"/proc/self/mem", b"/proc/self/fd/0", b"/dev/fd/1", b"//D.qcow2", b"D.qcow2/", b" ", b"-", b"-n",
-        b"a" * 300, b"a/" * 511 + b"a", b"a" * 1023, b"/" * 1023, b"../" * 341, b"x\0y",
-        b"B.qcow2\0", b"\0B.qcow2", b"\x1b[2Jboo", b"new\nline", b"tab\tbell\a", b"\x7f", b"\xff\xfe",
-        b"\xc3\xa9", b"\xc2\x9b31m", b"\xe2\x80\xae", b"\xed\xa0\x80", b"%s%n%s%n", b"a:b", b"a/b:c", b":", b"C:\\x",
-        b"file:", b"file:B.qcow2", b"file:///B.qcow2", b"file:D.qcow2", b"file:" + b"a" * 300,
-        b"nbd:", b"nbd:localhost:1", b"nbd:unix:/x", b"nbd://127.0.0.1:1/x", b"nbd+unix:///?socket=s",
-        b"http://127.0.0.1/x", b"fat:rw:.", b"blkdebug::B.qcow2", b"host_device:/dev/zero",
-        b"json:", b"json:{", b"json:{}", b"json:[]", b"json:null", b"json:1", b'json:""', b"json: {}",
-        b"json:" + b"[" * 1018, b"json:" + b'{"a":' * 203, b'json:{"file":' * 70,
-        b"json:{" + inner % b"B.qcow2" + b"}", b"json:{" + inner % b"D.qcow2" + b"}",
+        b"", b"D.qcow2", b"./D.qcow2", b"A.qcow2", b"B.qcow2", b"N.qcow2", b"missing", b".", b"/",
+        b"..", b"fifo", b"folder", b"loop", b"/dev/zero", b"/dev/null", b"/dev/tty",
+        b"/proc/self/mem", b"/proc/self/fd/0", b"/dev/fd/1", b"//D.qcow2", b"D.qcow2/", b" ",
+        b"-", b"-n", b"a" * 300, b"a/" * 511 + b"a", b"a" * 1023, b"/" * 1023, b"../" * 341,
+        b"x\0y", b"B.qcow2\0", b"\0B.qcow2", b"\x1b[2Jboo", b"new\nline", b"tab\tbell\a", b"\x7f",
+        b"\xff\xfe", b"\xc3\xa9", b"\xc2\x9b31m", b"\xe2\x80\xae", b"\xed\xa0\x80", b"%s%n%s%n",
+        b"a:b", b"a/b:c", b":", b"C:\\x", b"file:", b"file:B.qcow2", b"file:///B.qcow2",
+        b"file:D.qcow2", b"file:" + b"a" * 300, b"nbd:", b"nbd:localhost:1", b"nbd:unix:/x",
+        b"nbd://127.0.0.1:1/x", b"nbd+unix:///?socket=s", b"http://127.0.0.1/x", b"fat:rw:.",
+        b"blkdebug::B.qcow2", b"host_device:/dev/zero", b"json:", b"json:{", b"json:{}",
+        b"json:[]", b"json:null", b"json:1", b'json:""', b"json: {}", b"json:" + b"[" * 1018,
+        b"json:" + b'{"a":' * 203, b'json:{"file":' * 70, b"json:{" + inner % b"B.qcow2" + b"}",
+        b"json:{" + inner % b"D.qcow2" + b"}",
         b'json:{"driver":"raw",' + inner % b"B.qcow2" + b"}",
         b'json:{"driver":"qcow2",' + inner % b"D.qcow2" + b"}",
         b'json:{"driver":"qcow2","driver":"raw",' + inner % b"B.qcow2" + b"}",
         b'json:{"driver":1,' + inner % b"B.qcow2" + b"}",
         b'json:{"driver":"raw","offset":512,"size":1024,' + inner % b"B.qcow2" + b"}",
         b'json:{"driver":"qcow2","backing":null,' + inner % b"B.qcow2" + b"}",
-        b'json:{"file.filename":"B.qcow2"}', b'json:{"file.filename":"B.qcow2","file.driver":"nbd"}',
+        b'json:{"file.filename":"B.qcow2"}',
+        b'json:{"file.filename":"B.qcow2","file.driver":"nbd"}',
         b'json:{"driver":"file","filename":"B.qcow2"}', b'json:{"driver":"null-co","size":1}',
-        b'json:{"driver":"file","filename":"\\u0000"}', b'json:{"driver":"file","filename":"a\\u0000b"}',
+        b'json:{"driver":"file","filename":"\\u0000"}',
+        b'json:{"driver":"file","filename":"a\\u0000b"}',
         b'json:{"driver":"file","filename":"\\u001b[2J"}', b'json:{"file":"B.qcow2"}',
-        b'json:{"driver":"file","filename":"\\ud800"}', b'json:{"driver":"file","filename":1e999}',
+        b'json:{"driver":"file","filename":"\\ud800"}',
+        b'json:{"driver":"file","filename":1e999}',
         b'json:{"driver":"file","filename":"json:{}"}', b'json:{"file.filename":"nbd://x"}',
         b'json:{"driver":"file","filename":"' + b"a" * 900 + b'"}', b'json:{"driver":"file"}x',
     ]

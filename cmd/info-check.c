@@ -87,14 +87,23 @@ static int verdict(const struct image_check *c)
 static int in_use(dev_t dev, ino_t ino)
 {
 	CLEANUP_FREE struct page_view *v = info_owner_find(dev, ino);
+	struct lock_holder who[16];
+	int n;
 
 	if (v)
 		return fail(EAGAIN,
 			    "in use by %s (process %d): its tables change while they are "
 			    "checked",
 			    v->owner_program, (int)v->owner_pid);
+	n = lock_holders(dev, ino, who, 16);
+	for (int i = 0; i < n; i++)
+		if (who[i].writer)
+			return fail(EAGAIN,
+				    "in use by pid %d (%s): its tables change while "
+				    "they are checked",
+				    (int)who[i].pid, who[i].program);
 	return fail(EAGAIN, "in use: its tables change while they are checked; "
-			    "-o +HOLDERS names who has it");
+			    "/proc does not show to this user who has it");
 }
 
 static int check_open(struct image *img, const char *path, bool json)

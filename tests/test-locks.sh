@@ -36,6 +36,8 @@ refused()
 	assert_status 0 chain-info --json -o +holders D.qcow2
 	assertTrue "holders: $(cat "$WORK/out")" "grep -q '$1' '$WORK/out'"
 	LIMIT=20 assert_status 75 chain-info --check D.qcow2
+	assert_one_error
+	assert_err "pid $PID \($1"
 	assert_frozen
 }
 
@@ -85,6 +87,9 @@ testLayerHeld()
 	LIMIT=20 assert_status 75 chain-stream -q D.qcow2
 	assert_err B.qcow2
 	assert_err "$PID"
+	# what it would do nobody knows while B changes
+	LIMIT=20 assert_status 75 chain-stream -q -n D.qcow2
+	assert_err "B.qcow2: .*pid $PID "
 	kill "$PID"
 	finish
 	assert_status 0 chain-stream -q D.qcow2

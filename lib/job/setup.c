@@ -64,9 +64,9 @@ static int lock_one(const struct setup *s, struct image *img, enum lock_role rol
 	if (role == LOCK_WRITER && s->held->by_holder)
 		return lock_held(s, img);
 	/* A dry run locks nothing, so that it is in nobody's way; it only looks. */
-	if (o->dry_run && role == LOCK_WRITER)
+	if (o->dry_run)
 		err = lock_is_held(img->fd, &held);
-	if (!err && o->dry_run && held && role == LOCK_WRITER)
+	if (!err && o->dry_run && held)
 		err = lock_take(img->fd, LOCK_LAYER, o->wait_lock_ms, o->stop);
 	if (!o->dry_run)
 		err = lock_take(img->fd, role, o->wait_lock_ms, o->stop);

@@ -111,13 +111,22 @@ static void gather(const struct known *k, uint64_t block, uint32_t low, uint32_t
 	}
 }
 
+/* A word of one of them; or, while it is being changed, bytes of some. */
 static bool has_word(const struct candidates *c, uint64_t block, unsigned i,
 		     uint64_t found)
 {
-	for (unsigned n = 0; n < c->count; n++)
-		if (word(block, c->tags[n], i) == found)
+	uint64_t wrong = UINT64_MAX;
+
+	for (unsigned n = 0; n < c->count && wrong; n++) {
+		uint64_t differs = word(block, c->tags[n], i) ^ found;
+
+		if (!differs)
 			return true;
-	return false;
+		for (unsigned byte = 0; byte < 64; byte += 8)
+			if (!(differs >> byte & 0xff))
+				wrong &= ~(0xffull << byte);
+	}
+	return !wrong;
 }
 
 /* Each word is that of a version that may be there. */

@@ -7,9 +7,9 @@
  * those that were answered, `durable` those that a flush has covered since. One thread at a
  * time changes a block. Who reads may find any version from the one that was done when he
  * began to the last one begun when he ended; after a crash any from durable to begun may be
- * there. A version's content is a tag, from which every 8 bytes of the block follow (less
- * than that is never torn), so what another block holds, or what an older version held, is
- * seen wherever it turns up.
+ * there. A version's content is a tag, from which every 8 bytes of the block follow, so what
+ * another block holds, or what an older version held, is seen wherever it turns up. Who reads
+ * what is being changed may find bytes of both.
  */
 #ifndef KNOWN_H
 #define KNOWN_H

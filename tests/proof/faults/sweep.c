@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * sweep BUILD TOOLS CHAINS SEED SECONDS [CASE [KIND N ACTION]]: strike every call of every
- * case (of those whose name begins with CASE), or a random part of them that takes SECONDS
+ * sweep BUILD TOOLS CHAINS SEED SECONDS [CASE [KIND [N ACTION]]]: strike every call of
+ * every case (of those whose name begins with CASE, of that KIND only), or a random part of them that takes SECONDS
  * (0: all), in two processes. With KIND, N and ACTION one strike, whose bench is kept.
  * Prints a table; exits 1 when there were defects.
  */
@@ -252,7 +252,7 @@ static void shuffle(struct strike *some, size_t n)
 }
 
 /* A run without faults: it must be well, and tells how many calls there are. */
-static void count(struct bench *b, unsigned which, bool random_order)
+static void count(struct bench *b, unsigned which, const char *kind, bool random_order)
 {
 	size_t first = n_strikes;
 	struct strike none = {.which = which};
@@ -265,6 +265,8 @@ static void count(struct bench *b, unsigned which, bool random_order)
 		printf("DEFECT  %s, without a fault: %s\n", cases[which].name, v.text);
 	}
 	for (unsigned k = 0; k < NTH_KINDS; k++) {
+		if (kind && strcmp(kind, kind_names[k]) != 0)
+			continue;
 		tallies[which].calls[k] = b->page->counts[k];
 		add_strikes(which, k, b->page->counts[k]);
 	}
@@ -371,8 +373,8 @@ int main(int argc, char **argv)
 	double seconds;
 
 	if (argc < 6)
-		errx(64, "usage: sweep BUILD TOOLS CHAINS SEED SECONDS [CASE [KIND N "
-			 "ACTION]]");
+		errx(64, "usage: sweep BUILD TOOLS CHAINS SEED SECONDS [CASE [KIND [N "
+			 "ACTION]]]");
 	b.build = argv[1];
 	b.tools = argv[2];
 	b.chains = argv[3];
@@ -390,7 +392,7 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < n_cases; i++)
 		if ((cases[i].form < CASE_SERVES || guest_is_possible()) &&
 		    (argc < 7 || strncmp(cases[i].name, argv[6], strlen(argv[6])) == 0))
-			count(&b, i, seconds > 0);
+			count(&b, i, argc > 7 ? argv[7] : NULL, seconds > 0);
 	make_units(seconds > 0 ? SIZE_MAX : UNIT);
 	fflush(stdout);
 	for (unsigned p = 1; p < PROCESSES; p++) {

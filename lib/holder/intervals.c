@@ -80,6 +80,11 @@ int intervals_add(struct intervals *s, uint64_t start, uint64_t count)
 	return 0;
 }
 
+int intervals_reserve(struct intervals *s)
+{
+	return array_room(&s->items, &s->cap, s->count);
+}
+
 int intervals_remove(struct intervals *s, uint64_t start, uint64_t count)
 {
 	uint64_t end = start + count;

@@ -28,6 +28,8 @@ uint64_t intervals_run(const struct intervals *s, uint64_t start, uint64_t count
 int intervals_add(struct intervals *s, uint64_t start, uint64_t count);
 /* Take away what is there. -ENOMEM leaves it as it was. */
 int intervals_remove(struct intervals *s, uint64_t start, uint64_t count);
+/* Room for one more: the next intervals_add or intervals_remove does not fail. */
+int intervals_reserve(struct intervals *s);
 void intervals_release(struct intervals *s);
 
 #endif

@@ -285,7 +285,11 @@ static int link_one(struct active *a, uint64_t cluster, struct qcow2_word w, boo
 	return err;
 }
 
-/* What becomes of the lease of a cluster that was linked or lost. */
+/*
+ * What becomes of the lease of a cluster that was linked or lost. There must be room in the
+ * leases to take one out: what is linked or kept, and leased still, would be free twice when
+ * the session ends.
+ */
 static int settle(struct holder *h, const struct mail_run *r, uint64_t i,
 		  enum outcome out, const struct raise *raise)
 {
@@ -303,7 +307,8 @@ static int settle(struct holder *h, const struct mail_run *r, uint64_t i,
 	/* more blobs may come into these clusters, whatever becomes of this one */
 	for (uint64_t n = 0; n < raise->count && out == LINKED && !err; n++)
 		if (intervals_have(&s->leases, raise->cluster + n, 1))
-			err = space_keep(&a->space, raise->cluster + n)
+			err = intervals_reserve(&s->leases)
+				      ?: space_keep(&a->space, raise->cluster + n)
 				      ?: intervals_remove(&s->leases, raise->cluster + n,
 							  1);
 	return err;
@@ -330,6 +335,8 @@ static int deal_with(struct holder *h, const struct mail_request *rq,
 	/* Kept before it is linked: a guest may free it the moment after. */
 	if (!err && rq->op == MAIL_LINK && r->kind == MAIL_BLOB)
 		err = settle(h, r, i, LINKED, &raise);
+	if (!err)
+		err = intervals_reserve(&h->session->leases);
 	if (!err)
 		err = link_one(a, cluster, w, rq->op == MAIL_LINK && r->kind == MAIL_DATA,
 			       &raise, out);

@@ -10,9 +10,11 @@
  * A power cut has no part here (commit.pml): "on the disk" is what S2 has written.
  *
  * GUESTS: how many there are. TASKS: guest clusters that the worker merges. BLOBS: only as
- * compressed ones. WRITTEN: guest cluster 0 has a host cluster from before. Guest cluster g reads sector g of its host cluster; a data
- * cluster is written in both. Content: 0 zeros, g * 8 + id else; id 1 is what the layers
- * say, others are a guest's write each.
+ * compressed ones. WRITTEN: guest cluster 0 has a host cluster from before.
+ *
+ * Guest cluster g reads sector g of its host cluster; a data cluster is written in both.
+ * Content: 0 zeros, g * 8 + id else; id 1 is what the layers say, others are a guest's write
+ * each.
  */
 #ifndef GUESTS
 #define GUESTS 2
@@ -426,6 +428,8 @@ inline link_data(g, h)
 			if
 #ifndef M_LOST_NOT_BACK
 			:: out == LOST -> add_limbo(h, 0) /* space_give_back */
+#else
+			:: false
 #endif
 			:: else
 			fi
@@ -677,9 +681,9 @@ proctype judge()
 	byte h;
 
 end:	do
-	:: assert(!double_use);
-	   assert(!stale_data);
-	   assert(!dirty_cluster)
+	:: double_use -> assert(!double_use)
+	:: stale_data -> assert(!stale_data)
+	:: dirty_cluster -> assert(!dirty_cluster)
 	:: timeout ->
 		d_step {
 			h = 0;

@@ -4,6 +4,7 @@
     # what it is
     kind v3
     done D.qcow2: l1_size = 0x0
+    answers check=65 info=65 ...
     file D.qcow2 36864
     0 514649fb00000003...
     4096 61*4096
@@ -43,8 +44,8 @@ def freeze(path, files, kind, done, why):
 
 
 def thaw(path):
-    """kind, {name: bytes}, [what was done]"""
-    kind, files, done, name = "?", {}, [], None
+    """kind, {name: bytes}, [what was done], {command: status}"""
+    kind, files, done, name, answers = "?", {}, [], None, {}
     with open(path, encoding="utf-8") as f:
         for line in f:
             word, _, rest = line.rstrip("\n").partition(" ")
@@ -52,6 +53,8 @@ def thaw(path):
                 kind = rest
             elif word == "done":
                 done.append(rest)
+            elif word == "answers":
+                answers = {n: int(s) for n, s in (w.split("=") for w in rest.split())}
             elif word == "file":
                 name, size = rest.split()
                 files[name] = bytearray(int(size))
@@ -62,16 +65,23 @@ def thaw(path):
                     data = bytes.fromhex(byte) * (int(count) if star else 1)
                     files[name][at:at + len(data)] = data
                     at += len(data)
-    return kind, {n: bytes(d) for n, d in files.items()}, done
+    return kind, {n: bytes(d) for n, d in files.items()}, done, answers
+
+
+def record(path, answers):
+    """Put the answers into the file."""
+    with open(path, encoding="utf-8") as f:
+        lines = [line for line in f if not line.startswith("answers ")]
+    text = " ".join("%s=%d" % a for a in sorted(answers.items()))
+    at = next(i for i, line in enumerate(lines) if line.startswith("file "))
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(lines[:at] + ["answers %s\n" % text] + lines[at:])
 
 
 def choose(folder, signatures, make):
-    """One image of each answer, without those that are there already"""
+    """One image of each answer"""
     os.makedirs(folder, exist_ok=True)
-    for (program, status, text), number in sorted(signatures.items()):
-        path = os.path.join(folder, "%s.txt" % number)
-        if os.path.exists(path):
-            continue
+    for (status, text), number in sorted(signatures.items()):
         kind, files, done = make(number)
-        freeze(path, files, kind, done, "%s: %d: %s" % (program, status,
-                                                       text.decode(errors="replace")[:150]))
+        freeze(os.path.join(folder, "%s.txt" % number), files, kind, done,
+               "%d: %s" % (status, text.decode(errors="replace")[:150]))

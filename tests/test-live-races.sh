@@ -224,6 +224,35 @@ testReadOfASwallowedLayer()
 	assert_disk A.qcow2
 }
 
+# The worker is killed while its holder makes the end durable; the next one has seen the chain
+# as it was before, and looks again.
+testWorkerAfterAFinish()
+{
+	local n met=0
+
+	need_stalls || return 0
+	make_race_chain
+	fresh
+	for n in 0 1 2 3 4 5; do
+		afresh
+		hold D.qcow2 || return 0
+		arm holder "end$n" sync /D.qcow2 0 0 "$n" 1 stall 0
+		merge chain-stream -q -b A.qcow2 D.qcow2
+		until_true 2 test -e "$WORK/holder/end$n.here" || break
+		kill -9 "$PID"
+		finish
+		merge chain-stream -q D.qcow2
+		sleep 0.5
+		go holder "end$n"
+		merge_ends 0
+		disarm holder
+		((met++))
+		assert_disk ""
+	done
+	merge_ends 0
+	assertTrue "syncs: $met" "[ $met -ge 3 ]"
+}
+
 # The worker dies at each of its requests in turn: nothing leaks, the guest goes on, the next
 # worker ends what it began.
 testWorkerDiesAtEachRequest()

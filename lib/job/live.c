@@ -50,6 +50,7 @@ static int begin(struct merge *m, char **base_path)
 	if (!err)
 		err = target_held_hello(t,
 					m->setup.new_chain ? MAIL_REBASE : MAIL_STREAM);
+	m->stale = err == -EINVAL && !image_header_agrees(merge_active(m), 0);
 	return err;
 }
 
@@ -98,7 +99,7 @@ int merge_live(struct merge *m)
 		progress_state(&m->progress, MERGE_RUNNING);
 		err = rounds(m);
 	}
-	if (err) {
+	if (err && !m->stale) {
 		progress_state(&m->progress, MERGE_ABORTING);
 		target_held_abandon(&m->live);
 	}

@@ -15,6 +15,8 @@
 #include "base/size.h"
 #include "job/run.h"
 
+#define STALE_TRIES 3u
+
 /* What the file system of the image still takes. */
 static uint64_t space_free(const struct merge *m)
 {
@@ -179,6 +181,28 @@ static int run(struct merge *m)
 	return err;
 }
 
+/*
+ * A worker that is killed while its holder makes the end of the merge durable leaves byte 1
+ * to the next one before the chain is another: who has opened the old one begins anew.
+ */
+static int run_afresh(struct merge *m)
+{
+	int err = run(m);
+
+	for (unsigned tries = 1; err && m->stale && tries < STALE_TRIES; tries++) {
+		held_release(&m->held);
+		setup_release(&m->setup);
+		m->held = (struct held){0};
+		m->setup = (struct setup){0};
+		m->live = (struct target_held){0};
+		m->progress.page = NULL;
+		m->stale = false;
+		fail_clear();
+		err = run(m);
+	}
+	return err;
+}
+
 static int run_unsafe(struct merge *m)
 {
 	int err = held_find(m->options, &m->held);
@@ -203,7 +227,7 @@ int merge_run(const struct merge_options *o, const struct merge_observer *observ
 	m.progress.limit = &m.limit;
 	m.progress.observer = observer;
 	m.progress.speed = o->rate;
-	err = run(&m);
+	err = run_afresh(&m);
 	if (err && m.held.mailbox)
 		page_failed(m.progress.page, err, fail_sentence());
 	if (!r->nothing_to_do) {

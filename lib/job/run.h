@@ -29,6 +29,8 @@ struct merge {
 	uint64_t clusters; /* that may be needed for them */
 	uint64_t grows; /* bytes that the file grows by at most, by metadata */
 	unsigned round; /* live: how often all passes were made before */
+	/* The holder ended a killed worker's merge after we had opened the chain: once more. */
+	bool stale;
 };
 
 static inline struct image *merge_active(const struct merge *m)

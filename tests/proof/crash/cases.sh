@@ -16,7 +16,8 @@ AT_REST="to-base to-none zlib zstd packed-active extended extended-16k v2 v2-bas
 	growth snapshots snapshots-v2 data-file lazy r1 short raw-odd rebase rebase-extended
 	snapshot snapshot-v2 reuse"
 REFLINK="reflink reflink-base"
-LIVE="live-merge live-to-none live-extended live-v2 live-data-file live-c4k live-snapshot"
+LIVE="live-merge live-to-none live-extended live-v2 live-data-file live-c4k live-packed
+	live-quiet live-snapshot"
 PEERS="peer-rebase-base peer-rebase-none peer-rebase-extended peer-rebase-zlib
 	peer-stream-base peer-stream-none peer-stream-extended peer-stream-zlib"
 # What stands beside these peers
@@ -126,7 +127,7 @@ live()
 		[ -s "$WORK/holder.pid" ] && break
 		sleep 0.05
 	done
-	env RECORD_LOG="$RECORD_LOG" RECORD_FOLDER="$RECORD_FOLDER" "$HERE/guest.py" \
+	env ${QUIET:+QUIET=1} RECORD_LOG="$RECORD_LOG" RECORD_FOLDER="$RECORD_FOLDER" "$HERE/guest.py" \
 		"$RECORDER" "$SEED" "$CONTENT" "nbd+unix:///?socket=$sock" >"$WORK/guest.out" &
 	GUEST=$!
 	for ((i = 0; i < 200; i++)); do
@@ -143,13 +144,14 @@ live()
 	HOLDER=
 }
 
-# live_merge KIND [BASE]
+# live_merge KIND [BASE]: long enough for the guest, unless RATE is empty
+RATE=4M
 live_merge()
 {
 	make_kind "$1"
 	BACKING=${2:-}
 	RESUME=(chain-stream -q ${2:+-b "$2"} D.qcow2)
-	live chain-stream -q -r 4M ${2:+-b "$2"} D.qcow2
+	live chain-stream -q ${RATE:+-r "$RATE"} ${2:+-b "$2"} D.qcow2
 }
 
 case_live-merge() { live_merge v3 A.qcow2; }
@@ -158,6 +160,8 @@ case_live-extended() { live_merge extended; }
 case_live-v2() { live_merge v2 A.qcow2; }
 case_live-data-file() { live_merge data-file; }
 case_live-c4k() { live_merge c4k; }
+case_live-quiet() { RATE='' QUIET=1 live_merge v3; }
+case_live-packed() { live_merge packed-active; }
 
 case_live-snapshot()
 {

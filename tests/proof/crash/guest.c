@@ -117,7 +117,7 @@ void guest_event(struct guest *g, const struct trace *t, uint32_t event)
 
 /* The pieces that touch a block. */
 struct near {
-	const struct piece *pieces[256];
+	const struct piece *pieces[1024];
 	size_t count;
 };
 
@@ -130,7 +130,7 @@ static void find_near(const struct guest *g, uint64_t begin, uint64_t length,
 
 		if (o->offset >= begin + length || begin >= o->offset + o->length)
 			continue;
-		if (near->count == 256)
+		if (near->count == 1024)
 			die("the guest does not flush often enough");
 		near->pieces[near->count++] = &g->pieces[i];
 	}

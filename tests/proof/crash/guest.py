@@ -4,7 +4,8 @@
 into the log of a recorded run, in one order with what the disk's processes do.
 
 RECORDER is the library built from record.c (with RECORD_LOG and RECORD_FOLDER set); RAW the
-disk's content before. Says that it begins, and ends at SIGTERM, with all flushed.
+disk's content before. Says that it begins, and ends at SIGTERM, with all flushed. With QUIET set it does little, and
+flushes only then: what is durable until then the others have made so.
 """
 import argparse
 import ctypes
@@ -35,6 +36,7 @@ class Guest(load.Load):
         self.recorder.record_guest_ended.argtypes = [ctypes.c_uint64, ctypes.c_int64]
         self.flags = 0
         self.stop = False
+        self.quiet = "QUIET" in os.environ
         signal.signal(signal.SIGTERM, self.end)
 
     def end(self, *_):
@@ -46,7 +48,7 @@ class Guest(load.Load):
             if len(self.flying) < self.args.depth:
                 self.send_one()
             self.turn(1)
-            time.sleep(0.001)
+            time.sleep(0.02 if self.quiet else 0.001)
         self.flush(self.handles[0], 0, 0, 0)
         while self.flying or self.again:
             self.turn(1000)
@@ -57,7 +59,7 @@ class Guest(load.Load):
         for limit, kind in ((8, "read"), (60, "write"), (72, "zero"), (84, "trim")):
             if dice < limit:
                 return kind
-        return "flush"
+        return "read" if self.quiet else "flush"
 
     def change(self, what, h, piece, flags):
         self.flags = FUA if flags & load.nbd.CMD_FLAG_FUA else 0

@@ -222,9 +222,11 @@ static void all_parts(struct replay *r, enum part part)
 	memset(r->parts, part, r->disk.n_pending);
 }
 
-/* Each call alone there and alone missing; a share of `keep` in 1000 of that. */
-static void each_alone(struct replay *r, uint64_t keep)
+/* Each call alone there and alone missing, whole and torn; about so many states of these. */
+static void each_alone(struct replay *r, uint64_t wanted)
 {
+	uint64_t keep = 1000 * wanted / MAX(4 * r->disk.n_pending, 1);
+
 	for (size_t i = 0; i < 4 * r->disk.n_pending; i++) {
 		struct choice c = {ORDER_NATURAL, dice(r, i, UINT32_MAX), r->parts};
 
@@ -269,10 +271,14 @@ static void choose_random(struct replay *r, uint64_t number, struct choice *c)
 	}
 }
 
-/* What there is to look at, counted in a first pass. */
+/*
+ * What there is to look at, counted in a first pass. Half of the states go to all moments,
+ * by what is pending; half to those before the end of a sync, each with the same number: a
+ * few words before a header count as much as all the data before them.
+ */
 struct plan {
 	uint32_t *pending; /* per event: calls, after it */
-	uint64_t alone; /* states of each_alone */
+	uint64_t syncs; /* moments before the end of one, with something pending */
 	uint64_t weight; /* sum of weigh() */
 };
 
@@ -305,9 +311,9 @@ static void make_plan(struct replay *r, struct plan *p)
 		p->pending[i] = (uint32_t)d->n_pending;
 		p->weight += weigh(d->n_pending);
 		most = MAX(most, d->n_pending);
-		if (is_before_sync(&r->trace, i))
-			p->alone += 4 * d->n_pending;
+		p->syncs += d->n_pending && is_before_sync(&r->trace, i);
 	}
+	p->syncs = MAX(p->syncs, 1);
 	r->parts = must(calloc(most + 1, 1));
 }
 
@@ -327,21 +333,23 @@ static void some_random(struct replay *r, uint64_t goal)
 static void look_at_all(struct replay *r, const struct plan *p)
 {
 	const struct trace *t = &r->trace;
-	uint64_t share = r->wanted * 333, before = 0; /* a third, in 1000s */
+	uint64_t each = r->wanted / 3 / p->syncs, lump = p->weight / p->syncs, before = 0;
 
 	for (uint32_t i = 0; i < t->n_events; i++) {
+		bool end = is_before_sync(t, i) && p->pending[i];
+
 		disk_event(&r->disk, t, i);
 		guest_event(&r->judge.guest, t, i);
 		r->now = i + 1;
 		all_parts(r, PART_ALL);
-		if (dice(r, 7, 1000) < share / t->n_events)
+		if (dice(r, 7, t->n_events) < r->wanted / 3)
 			consider(r, &(struct choice){ORDER_NATURAL, 0, r->parts}, NULL);
-		if (is_before_sync(t, i))
-			each_alone(r, share / MAX(p->alone, 1));
+		if (end)
+			each_alone(r, each);
 		/* what was seen before is made up for at a later moment */
-		before += weigh(p->pending[i]);
+		before += weigh(p->pending[i]) + (end ? lump : 0);
 		if (r->disk.n_pending > 1)
-			some_random(r, r->wanted * before / p->weight);
+			some_random(r, r->wanted * before / MAX(2 * p->weight, 1));
 	}
 	all_parts(r, PART_NONE);
 	if (r->backing)

@@ -115,7 +115,7 @@ static int change_header(struct image *img, const char *string, const char *form
 
 	/* a name that is too long, as for a new image: the caller's choice */
 	if (err)
-		return err == -ENOSPC ? -EINVAL : err;
+		return err == -EMSGSIZE ? -EINVAL : err;
 	err = image_make_writable(img);
 	/* it may be as new as if we had made it */
 	if (!err && fsync(img->fd) < 0)

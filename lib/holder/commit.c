@@ -93,7 +93,7 @@ static int set_mark(struct active *a, const struct pending *p)
 	if (h->has_mark && change.mark == h->mark)
 		return 0;
 	err = image_rehead(a->img, &change);
-	if (err != -ENOSPC || h->has_mark)
+	if (err != -EMSGSIZE || h->has_mark)
 		return err;
 	fail_clear(); /* no room: after a crash all of the image is swept */
 	return 0;
@@ -196,8 +196,11 @@ static int write_pending(struct commits *c, struct active *a, struct pending *p)
 	bool broken = false;
 	int err = set_mark(a, p);
 
-	/* a header of which nobody knows how it is on the disk */
-	if (err)
+	/*
+	 * A header of which nobody knows how it is on the disk; no space for it is tried
+	 * again, and a sync that failed is final anyway.
+	 */
+	if (err && err != -ENOSPC && err != -EDQUOT)
 		broken = true;
 	if (!err)
 		err = make_tables(a, p, &set);

@@ -22,7 +22,7 @@ static bool needs_full_sweep(struct image *img)
 		return false;
 	if (h->bitmaps && !(h->autoclear & QCOW2_BITMAPS))
 		return false;
-	if (image_rehead_check(img, &mark) != -ENOSPC)
+	if (image_rehead_check(img, &mark) != -EMSGSIZE)
 		return false;
 	fail_clear();
 	return true;
@@ -33,7 +33,7 @@ static int rehead_or_refuse(struct image *img, const struct qcow2_change *change
 {
 	int err = image_rehead(img, change);
 
-	return err == -ENOSPC ? -ENOTSUP : err;
+	return err == -EMSGSIZE ? -ENOTSUP : err;
 }
 
 static int clear_mark(struct image *img)

@@ -320,7 +320,7 @@ static int check_header(struct setup *s)
 	 * No room in the header is no lack of space on the disk: another name is wanted, or,
 	 * where there is none, another header.
 	 */
-	if (err == -ENOSPC)
+	if (err == -EMSGSIZE)
 		err = s->string ? -EINVAL : -ENOTSUP;
 	return err ? fail_in(err, s->options->image) : 0;
 }

@@ -178,7 +178,7 @@ int target_local_init(struct target_local *t, struct image *img, bool dry)
 		return err;
 	change.mark = t->alloc.start;
 	err = image_rehead(img, &change);
-	if (err == -ENOSPC) { /* no room: after a crash all of the image is swept */
+	if (err == -EMSGSIZE) { /* no room: after a crash all of the image is swept */
 		fail_clear();
 		err = 0;
 	}

@@ -88,7 +88,7 @@ static int switch_header(struct image *img, const struct merge_options *o,
 	 * No room in the header is no lack of space on the disk: another name is wanted, or,
 	 * where there is none, another header.
 	 */
-	if (err == -ENOSPC)
+	if (err == -EMSGSIZE)
 		err = change.backing_name ? -EINVAL : -ENOTSUP;
 	return err || o->dry_run ? err : image_rehead(img, &change);
 }

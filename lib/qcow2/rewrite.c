@@ -352,12 +352,12 @@ static int lay_out(struct plan *p, struct qcow2_rewrite *out)
 		return 0;
 	if (p->laid_out && p->change->set_backing)
 		return fail(
-			ENOSPC,
+			EMSGSIZE,
 			"the backing file name has %zu bytes, but the header has room "
 			"for %zu; use a shorter path",
 			p->name_length, p->longest);
-	return fail(ENOSPC, "the header has no room for another extension; have "
-			    "qemu-img rebase -u write it anew");
+	return fail(EMSGSIZE, "the header has no room for another extension; have "
+			      "qemu-img rebase -u write it anew");
 }
 
 /* Do two headers mean the same? Where name and extensions stand does not matter. */

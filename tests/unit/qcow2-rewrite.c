@@ -195,7 +195,7 @@ static void exercise(struct disk *d, size_t longest)
 	clear_mark(d);
 	assert(set_name(d, "c", "raw") == 0);
 	*d = first;
-	assert(set_name(d, long_name(1024), "raw") == -ENOSPC);
+	assert(set_name(d, long_name(1024), "raw") == -EMSGSIZE);
 	assert(strstr(fail_sentence(), "room for"));
 	assert(memcmp(d, &first, sizeof(first)) == 0);
 }
@@ -258,12 +258,12 @@ static void test_small_clusters(void)
 	add_ext(&d, QCOW2_EXT_BACKING_FORMAT, "raw", 3);
 	finish(&d, "r.raw");
 	exercise(&d, 512 - 112 - 16 - 8);
-	assert(set_name(&d, long_name(377), "raw") == -ENOSPC);
+	assert(set_name(&d, long_name(377), "raw") == -EMSGSIZE);
 	assert(strstr(fail_sentence(), "room for 376"));
 	/* a mark needs room that a long name has taken */
 	assert(set_name(&d, long_name(370), "raw") == 0);
 	assert(apply(&d, &(struct qcow2_change){.set_mark = true, .mark = 512}) ==
-	       -ENOSPC);
+	       -EMSGSIZE);
 
 	make(&d, 2, 9);
 	finish(&d, NULL);
@@ -300,7 +300,7 @@ static void test_crossing(void)
 	}
 	make(&d, 2, 10);
 	finish(&d, long_name(600));
-	assert(set_name(&d, long_name(500), "raw") == -ENOSPC);
+	assert(set_name(&d, long_name(500), "raw") == -EMSGSIZE);
 	decode(&d, &h);
 	assert(h.backing_length == 600);
 }
@@ -372,7 +372,7 @@ static void test_long_foreign(void)
 	add_ext(&d, 0x12345678, other, sizeof(other));
 	finish(&d, "base");
 	assert(apply(&d, &(struct qcow2_change){.set_mark = true, .mark = 512}) ==
-	       -ENOSPC);
+	       -EMSGSIZE);
 	assert(set_name(&d, "other", "qcow2") == 0);
 
 	make(&d, 3, 16);
@@ -385,7 +385,7 @@ static void test_long_foreign(void)
 	assert(apply(&d, &(struct qcow2_change){.set_mark = true, .mark = 1 << 30}) == 0);
 	decode(&d, &h);
 	assert(h.mark == 1 << 30);
-	assert(set_name(&d, "other", "raw") == -ENOSPC);
+	assert(set_name(&d, "other", "raw") == -EMSGSIZE);
 }
 
 static void test_fields(void)

@@ -90,6 +90,19 @@ testNoSpaceForTheHeader()
 	each sync 28 74 '^chain-rebase: D.qcow2: ' chain-rebase -q -u -b M.qcow2 D.qcow2
 }
 
+# ... nor has it when what a crash left is mended.
+testNoSpaceForTheMark()
+{
+	make_nth || return 0
+	make_faults || return 0
+	make_chain
+	with_faults FAULT_EXIT=4 chain-stream -q -j 1 D.qcow2
+	assertEquals "it died" 86 "$STATUS"
+	each write 28 74 '^chain-stream: D.qcow2: ' chain-stream -q -j 1 -b B.qcow2 D.qcow2
+	each sync 28 74 '^chain-stream: .*[ABD].qcow2' \
+		chain-stream -q -j 1 -b B.qcow2 D.qcow2
+}
+
 # A file that cannot be looked at is neither another one, nor there, nor damaged.
 testCannotLook()
 {

@@ -109,7 +109,7 @@ void bench_load(struct bench *b, const struct fault_case *c)
 	while ((e = readdir(d)) && b->n_files < 64) {
 		struct file_copy *f = &b->files[b->n_files];
 
-		if (!ends_with(e->d_name, ".qcow2") && !ends_with(e->d_name, ".raw"))
+		if (!ends_with(e->d_name, ".qcow2") && !ends_with(e->d_name, ".data"))
 			continue;
 		if (!c->reuses && strcmp(e->d_name, "E.qcow2") == 0)
 			continue;
@@ -151,7 +151,8 @@ static void restore(const struct file_copy *f)
 
 static bool is_active(const char *name)
 {
-	return strcmp(name, "D.qcow2") == 0 || strcmp(name, "E.qcow2") == 0;
+	return strcmp(name, "D.qcow2") == 0 || strcmp(name, "E.qcow2") == 0 ||
+	       strcmp(name, "D.data") == 0;
 }
 
 static bool is_as_it_was(const struct file_copy *f)

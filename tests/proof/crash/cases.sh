@@ -17,7 +17,7 @@ AT_REST="to-base to-none zlib zstd packed-active extended extended-16k v2 v2-bas
 	snapshot snapshot-v2 reuse"
 REFLINK="reflink reflink-base"
 LIVE="live-merge live-to-none live-extended live-v2 live-data-file live-c4k live-packed
-	live-quiet live-snapshot"
+	live-quiet live-rebase live-snapshot"
 PEERS="peer-rebase-base peer-rebase-none peer-rebase-extended peer-rebase-zlib
 	peer-stream-base peer-stream-none peer-stream-extended peer-stream-zlib"
 # What stands beside these peers
@@ -162,6 +162,17 @@ case_live-data-file() { live_merge data-file; }
 case_live-c4k() { live_merge c4k; }
 case_live-quiet() { RATE='' QUIET=1 live_merge v3; }
 case_live-packed() { live_merge packed-active; }
+
+# To an image that is not in the chain
+case_live-rebase()
+{
+	make_kind v3
+	new N.qcow2 5M
+	fill N.qcow2 1 0 2M
+	BACKING=N.qcow2
+	RESUME=(chain-rebase -q -b N.qcow2 -F qcow2 D.qcow2)
+	live chain-rebase -q -r 4M -b N.qcow2 -F qcow2 D.qcow2
+}
 
 case_live-snapshot()
 {

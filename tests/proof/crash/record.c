@@ -201,9 +201,9 @@ int64_t finish(uint64_t place, int64_t result)
 static ssize_t write_at(int fd, const void *buf, size_t n, off_t offset)
 {
 	struct iovec iov = {(void *)buf, n};
+	uint64_t place = begin_write(fd, &iov, 1, offset);
 
-	return finish(begin_write(fd, &iov, 1, offset),
-		      syscall(SYS_pwrite64, fd, buf, n, offset));
+	return finish(place, syscall(SYS_pwrite64, fd, buf, n, offset));
 }
 
 static ssize_t writev_at(int fd, const struct iovec *iov, int count, off_t offset,

@@ -71,8 +71,7 @@ pid_t start(struct bench *b, const char *command, bool strikes, const char *only
 	snprintf(out, sizeof(out), "%s.out", name);
 	snprintf(error, sizeof(error), "%s.err", name);
 	if (asprintf(&run, "CHAIN_RUNTIME_DIR=%s/run", b->folder) < 0 ||
-	    asprintf(&preload, "LD_PRELOAD=%s%s/nth.so", getenv("SWEEP_PRELOAD") ?: "",
-		     b->tools) < 0 ||
+	    asprintf(&preload, "LD_PRELOAD=%s/nth.so", b->tools) < 0 ||
 	    asprintf(&control, "NTH_CONTROL=%s/page", b->folder) < 0 ||
 	    asprintf(&watch, "NTH_ONLY=%s", only ? only : "") < 0)
 		err(2, "%s", words[0]);

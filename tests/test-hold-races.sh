@@ -31,6 +31,40 @@ testFlushAfterAFullDisk()
 	assert_leaks_at_worst D.qcow2
 }
 
+# More requests than there are slots in an epoch wait for a sync: a read does not.
+testReadBesideManyFlushes()
+{
+	need_stalls || return 0
+	/usr/bin/python3 -c 'import nbd' 2>/dev/null || skip "no python3-libnbd" || return 0
+	new D.qcow2 64M
+	put D.qcow2 'write -P 1 0 16M'
+	HOLD_FILTERS=(-t 200)
+	hold D.qcow2 || return 0
+	HOLD_FILTERS=()
+	arm holder sync sync /D.qcow2 0 0 0 1 stall 0
+	cat >guest.py <<-'EOF'
+		import nbd, os, sys, time
+		h = nbd.NBD()
+		h.connect_uri(sys.argv[1])
+		for i in range(160):
+		    h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(512)), i << 16,
+		                 flags=nbd.CMD_FLAG_FUA)
+		while not os.path.exists(sys.argv[2]):
+		    h.poll(10)
+		end = time.time() + 1
+		while time.time() < end:
+		    h.poll(10)
+		h.pread(512, 15 << 20)
+		os._exit(0)
+	EOF
+	LIMIT=20 run /usr/bin/python3 guest.py "$NBD" "$WORK/holder/sync.here"
+	assertEquals "the read: $(cat "$WORK/err")" 0 "$STATUS"
+	go holder sync
+	disarm holder
+	kill_holder
+	assert_leaks_at_worst D.qcow2
+}
+
 # A filter's own thread is inside when the holder is told to end (readahead does not wait for
 # it): it ends first.
 testFilterAtTheEnd()
@@ -54,8 +88,10 @@ testFilterAtTheEnd()
 	exec 7>fifo
 	echo "read $((0x1fff0000)) 64k" >&7
 	reached holder table
-	# nbdkit ends once its clients have gone
+	# nbdkit ends once its clients have gone; before it has heard of its end, it would wait
+	# for readahead, too
 	kill "$HOLDER"
+	until_true 10 grep -q futex "/proc/$HOLDER/wchan" || fail "it still waits for clients"
 	exec 7>&-
 	wait $GUEST
 	sleep 1

@@ -114,7 +114,6 @@ int holder_open(struct holder **out, const struct holder_options *o)
 		h->options.cache_bytes = CACHE_DEFAULT;
 	h->path = strdup(o->path);
 	epoch_init(&h->epoch);
-	epoch_init(&h->inside);
 	pthread_mutex_init(&h->begin_lock, NULL);
 	pthread_mutex_init(&h->gate_lock, NULL);
 	pthread_cond_init(&h->gate_opened, NULL);
@@ -155,12 +154,13 @@ int holder_start(struct holder *h)
 
 int holder_make_writable(struct holder *h)
 {
+	VISIT visit = {0};
+	int err = visit_begin(&visit, &h->inside);
 	LOCK_SCOPE(&h->begin_lock);
 	struct active *a;
-	int err;
 
-	if (h->writable)
-		return 0;
+	if (err || h->writable)
+		return err;
 	/* SWITCH takes the lock, too: the view stays */
 	a = atomic_load(&h->view)->active;
 	if (h->options.readonly)
@@ -189,7 +189,12 @@ bool holder_is_readonly(const struct holder *h)
 void holder_connections(struct holder *h, int change)
 {
 	int n = atomic_fetch_add(&h->connections, change) + change;
+	VISIT visit = {0};
 
+	if (visit_begin(&visit, &h->inside) < 0) {
+		fail_clear();
+		return;
+	}
 	page_connections(h->page, n < 0 ? 0 : (unsigned)n);
 }
 
@@ -218,7 +223,7 @@ int holder_finish_active(struct holder *h, struct active *a)
 	if (err)
 		return fail_in(err, a->img->path);
 	if (a->external)
-		err = sync_data(a->img->data_fd);
+		err = image_sync_data(a->img);
 	if (!err)
 		err = image_sync(a->img);
 	if (!err && a->img->header.has_mark && !a->leaks)
@@ -234,9 +239,8 @@ int holder_end(struct holder *h)
 	struct view *v;
 	int err = 0;
 
-	if (atomic_exchange(&h->ended, true))
+	if (!inside_close(&h->inside))
 		return 0;
-	epoch_wait(&h->inside, epoch_next(&h->inside));
 	h->stop = true;
 	if (h->control_running)
 		pthread_join(h->control, NULL);

@@ -10,44 +10,25 @@
 #include "base/fail.h"
 #include "base/size.h"
 #include "holder/holder.h"
+#include "holder/inside.h"
 #include "holder/resolve.h"
 #include "holder/state.h"
 #include "holder/write.h"
 #include "image/bitmaps.h"
 
-/* A request that is inside; who leaves a function that has one leaves the holder. */
-struct visit {
-	struct holder *holder;
-	unsigned slot;
-};
-
-static void visit_end(struct visit *v)
-{
-	if (v->holder)
-		epoch_leave(&v->holder->inside, v->slot);
-}
-
-#define VISIT __attribute__((cleanup(visit_end))) struct visit
-
-static int visit_begin(struct visit *v, struct holder *h)
-{
-	v->slot = epoch_enter(&h->inside);
-	v->holder = h;
-	return h->ended ? fail(ESHUTDOWN, "the holder has ended") : 0;
-}
-
 /* Before the guest's first change. */
 static int begin_writing(struct holder *h)
 {
 	int err = h->writable ? 0 : holder_make_writable(h);
+	struct image *img;
 	LOCK_SCOPE(&h->begin_lock);
 
 	if (err || h->written)
 		return err;
 	/* No commit touches their directory: it need not be waited for. */
-	err = image_bitmaps_in_use(atomic_load(&h->view)->active->img);
-	/* The kernel tells of a failed sync once: the next commit would not hear of it. */
-	if (err && err != -ENOMEM && err != -EUCLEAN)
+	img = atomic_load(&h->view)->active->img;
+	err = image_bitmaps_in_use(img);
+	if (img->sync_failed)
 		commits_break(&h->commits);
 	if (err)
 		return fail_in(err, h->path);
@@ -101,7 +82,7 @@ static int enter_writer(struct holder *h, unsigned *slot)
 
 static int begin(struct visit *v, struct holder *h, uint64_t count, uint64_t offset)
 {
-	int err = visit_begin(v, h);
+	int err = visit_begin(v, &h->inside);
 
 	if (err)
 		return err;
@@ -221,7 +202,7 @@ int holder_trim(struct holder *h, uint64_t count, uint64_t offset, unsigned flag
 int holder_flush(struct holder *h)
 {
 	VISIT visit = {0};
-	int err = visit_begin(&visit, h);
+	int err = visit_begin(&visit, &h->inside);
 
 	return err ? err : flush(h);
 }

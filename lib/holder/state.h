@@ -8,6 +8,7 @@
 
 #include "holder/commit.h"
 #include "holder/holder.h"
+#include "holder/inside.h"
 #include "holder/view.h"
 #include "page/mailbox.h"
 
@@ -45,12 +46,7 @@ struct holder {
 	pthread_t control;
 	bool control_running;
 	_Atomic bool stop;
-	/*
-	 * Every request from its first to its last line, flushes too (epoch above is for
-	 * what looks at shared things, and nobody waits in it for a commit).
-	 */
-	struct epoch inside;
-	_Atomic bool ended;
+	struct inside inside;
 	_Atomic int connections;
 	struct session *session; /* the control thread's; NULL: nobody */
 };

@@ -231,7 +231,7 @@ static void give_back(struct active *a, struct pending *p)
 
 static int sync_only(struct commits *c, struct active *a)
 {
-	int err = a->external ? sync_data(a->img->data_fd) : 0;
+	int err = a->external ? image_sync_data(a->img) : 0;
 
 	if (!err)
 		err = image_sync(a->img);
@@ -370,7 +370,10 @@ int commits_flush(struct commits *c)
 	if (c->broken)
 		return fail(EIO, "a sync failed; nothing more is written");
 	/* the last one may be another's, who began when ours had ended */
-	return c->good < mine && c->error ? fail_give(c->error, c->sentence) : 0;
+	if (c->good >= mine)
+		return 0;
+	return c->error ? fail_give(c->error, c->sentence)
+			: fail(ESHUTDOWN, "the holder has ended");
 }
 
 bool commits_broken(struct commits *c)

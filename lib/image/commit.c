@@ -51,7 +51,7 @@ int commit_write(struct image *img, struct alloc *alloc, struct commit_set *set,
 	if (!err)
 		err = changes_write(&set->fresh_words, img, bytes);
 	if (!err && img->data_fd != img->fd)
-		err = count_sync(sync_data(img->data_fd), syncs, broken);
+		err = count_sync(image_sync_data(img), syncs, broken);
 	if (!err)
 		err = count_sync(image_sync(img), syncs, broken);
 	/* S2 */

@@ -320,6 +320,7 @@ int image_open(struct image **out, const char *path, enum image_format format,
 	img->cluster_bits = 16;
 	img->writable = flags & IMAGE_WRITE;
 	pthread_mutex_init(&img->run_lock, NULL);
+	pthread_mutex_init(&img->sync_lock, NULL);
 	err = open_into(img, path, flags, cache_bytes);
 	if (err) {
 		image_close(img);
@@ -345,19 +346,35 @@ void image_close(struct image *img)
 	free(img->data_path);
 	free(img->path);
 	pthread_mutex_destroy(&img->run_lock);
+	pthread_mutex_destroy(&img->sync_lock);
 	free(img);
 }
 
-int image_sync(struct image *img)
+/*
+ * The kernel tells of a failed sync once for each open file: whoever comes second waits for
+ * what the first one hears.
+ */
+static int sync_fd(struct image *img, int fd)
 {
+	LOCK_SCOPE(&img->sync_lock);
 	int err;
 
 	if (img->sync_failed)
 		return fail(EIO, "a sync failed before; nothing more is written");
-	err = sync_data(img->fd);
+	err = sync_data(fd);
 	if (err)
 		img->sync_failed = true;
 	return err;
+}
+
+int image_sync(struct image *img)
+{
+	return sync_fd(img, img->fd);
+}
+
+int image_sync_data(struct image *img)
+{
+	return sync_fd(img, img->data_fd);
 }
 
 /* What another look at it sees; *length is then that of the file. */

@@ -44,6 +44,7 @@ struct image {
 	/* bytes; grows when the writer extends the file (image/alloc.h) */
 	_Atomic uint64_t file_size;
 	_Atomic bool sync_failed; /* by image_sync, until it is opened again */
+	pthread_mutex_t sync_lock; /* one sync at a time */
 
 	/* qcow2 only */
 	struct qcow2_header header;
@@ -94,10 +95,12 @@ int image_is_unchanged(struct image *img, bool *same);
 bool image_header_agrees(const struct image *img, unsigned flags);
 
 /*
- * Make durable what was written to the file itself. A sync that failed is final: the kernel
- * marks the pages clean and tells of it once, so every later one fails, too.
+ * Make durable what was written to the file itself, or to the one with the guest's data. A
+ * sync that failed is final: the kernel marks the pages clean and tells of it once, so every
+ * later one of either fails, too.
  */
 int image_sync(struct image *img);
+int image_sync_data(struct image *img);
 
 /* What the first bytes of the file at path say: IMAGE_QCOW2 by magic, else IMAGE_RAW. */
 int image_probe(const char *path, enum image_format *format);

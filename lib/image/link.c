@@ -315,6 +315,9 @@ int link_commit(struct committer *c, struct batch *b)
 
 	if (c->broken)
 		return fail(EIO, "a sync failed before; nothing more is written");
+	/* what it raised would be raised again */
+	if (c->torn)
+		return fail(EIO, "a commit failed before; nothing more is written");
 	err = keep_tables(c, b);
 	if (err || !b->n_links)
 		return err;

@@ -75,6 +75,8 @@ int image_rehead(struct image *img, const struct qcow2_change *change)
 
 	if (!first)
 		return fail(ENOMEM, "out of memory");
+	if (img->sync_failed)
+		return image_sync(img);
 	err = plan(img, change, first, &w);
 	if (!err && w.tail_length) {
 		err = write_at(img->fd, w.tail, w.tail_length, w.tail_offset);

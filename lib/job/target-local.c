@@ -139,7 +139,7 @@ static int local_finish(struct target *t, const struct qcow2_change *change)
 	/* The file has got its length: not after the mark is gone. */
 	err = image_sync(t->image);
 	if (!err && t->image->data_fd != t->image->fd)
-		err = sync_data(t->image->data_fd);
+		err = image_sync_data(t->image);
 	if (!err)
 		err = image_rehead(t->image, &c);
 	/* Nobody knows now what the header says on the disk: do not touch it again. */

@@ -212,7 +212,7 @@ int verify_slot(struct engine *e, struct slot *s)
 	if (!err)
 		err = source_init(&v.back);
 	if (!err)
-		err = sync_data(v.img->data_fd);
+		err = image_sync_data(v.img);
 	drop_leases(&v);
 	for (size_t i = 0; i < s->n_items && !err; i++) {
 		err = limit_check(e->limit);

@@ -19,7 +19,7 @@ REFLINK="reflink reflink-base"
 LIVE="live-merge live-to-none live-extended live-v2 live-data-file live-c4k live-packed
 	live-quiet live-rebase live-snapshot"
 PEERS="peer-rebase-base peer-rebase-none peer-rebase-extended peer-rebase-zlib
-	peer-stream-base peer-stream-none peer-stream-extended peer-stream-zlib"
+	peer-stream-base peer-stream-none peer-stream-zlib"
 # What stands beside these peers
 BESIDE="to-base to-none extended-base zlib"
 
@@ -209,7 +209,8 @@ until_line()
 	fail "the daemon did not say $1"
 }
 
-# peer_stream KIND [NODE]: of the chain of nodes D C B A
+# peer_stream KIND [NODE]: of the chain of nodes D C B A. Not of extended L2: the daemon of
+# QEMU 7.2 dies of an assertion (bdrv_co_do_copy_on_readv).
 peer_stream()
 {
 	local node below='' nodes=() pid
@@ -235,5 +236,4 @@ peer_stream()
 
 case_peer-stream-base() { peer_stream v3 A; }
 case_peer-stream-none() { peer_stream v3; }
-case_peer-stream-extended() { peer_stream extended A; }
 case_peer-stream-zlib() { peer_stream zlib; }

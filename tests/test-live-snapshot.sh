@@ -455,6 +455,12 @@ testSwitchFails()
 	assert_content D.qcow2 "$HASH"
 }
 
+# Is the file open in the holder?
+holder_has()
+{
+	find "/proc/$HOLDER/fd" -lname "*/$1" | grep -q .
+}
+
 # A signal while its holder switches: that is waited for.
 testSignalInSwitch()
 {
@@ -466,7 +472,8 @@ testSignalInSwitch()
 	HOLD_WITH=()
 	guest_writes
 	start chain-snapshot -q D.qcow2 E.qcow2
-	until_true 5 test -e E.qcow2
+	# it is there before the holder is asked; a signal before that ends all
+	until_true 5 holder_has E.qcow2
 	kill -TERM "$PID"
 	finish
 	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"

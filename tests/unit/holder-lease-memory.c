@@ -19,7 +19,7 @@ static const struct page_job job = {.type = "stream", .image = "D.qcow2"};
 static struct mail_request rq;
 static struct mail_answer an;
 static struct stat active;
-static volatile bool poor;
+static _Atomic bool poor;
 
 /* In the place of libc's: the intervals do not grow while we are poor. */
 void *reallocarray(void *old, size_t n, size_t size)

@@ -65,6 +65,27 @@ testReadBesideManyFlushes()
 	assert_leaks_at_worst D.qcow2
 }
 
+# One table comes slowly from the disk: reads by other tables go on.
+testReadBesideASlowTable()
+{
+	need_stalls || return 0
+	prepare
+	need_stalls
+	new D.qcow2 1G
+	put D.qcow2 'write -P 1 0 64k' 'write -P 3 256M 64k' 'write -P 2 512M 2M'
+	hold D.qcow2 || return 0
+	assert_status 0 qemu-io -r -f raw -c 'read -P 1 0 4k' "$NBD"
+	arm holder table pread /D.qcow2 1 $((0x70000)) 0 1 stall 0
+	guest_begins 'read -P 2 512M 64k'
+	reached holder table
+	LIMIT=10 run qemu-io -r -f raw -c 'read -P 3 256M 64k' "$NBD"
+	assertEquals "the other read: $(cat "$WORK/err")" 0 "$STATUS"
+	go holder table
+	guest_ends
+	release
+	assert_sound D.qcow2
+}
+
 # A filter's own thread is inside when the holder is told to end (readahead does not wait for
 # it): it ends first.
 testFilterAtTheEnd()

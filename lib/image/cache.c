@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,11 +19,19 @@ struct slice {
 	uint64_t tag; /* offset / CACHE_SLICE + 1; 0: empty */
 	uint64_t used; /* the clock of the last use */
 	uint8_t *bytes; /* CACHE_SLICE of them, made at the first use */
+	bool loading; /* bytes are the thread's that reads them from the file */
+	bool stale; /* written or forgotten while loading: to be read again */
 };
 
+/*
+ * No lock is held while the file is read: one slow table keeps nobody from those that are
+ * here. Writers go one after the other, file and slices together.
+ */
 struct cache {
 	int fd;
+	pthread_mutex_t write_lock; /* before lock */
 	pthread_mutex_t lock; /* everything below, and what the slices hold */
+	pthread_cond_t loaded;
 	uint64_t clock;
 	size_t sets;
 	struct slice *slices; /* sets * WAYS */
@@ -41,7 +50,9 @@ struct cache *cache_new(int fd, size_t bytes)
 		free(c);
 		return NULL;
 	}
+	pthread_mutex_init(&c->write_lock, NULL);
 	pthread_mutex_init(&c->lock, NULL);
+	pthread_cond_init(&c->loaded, NULL);
 	return c;
 }
 
@@ -52,7 +63,9 @@ void cache_free(struct cache *c)
 	for (size_t i = 0; i < c->sets * WAYS; i++)
 		free(c->slices[i].bytes);
 	free(c->slices);
+	pthread_cond_destroy(&c->loaded);
 	pthread_mutex_destroy(&c->lock);
+	pthread_mutex_destroy(&c->write_lock);
 	free(c);
 }
 
@@ -74,25 +87,68 @@ static struct slice *find(struct cache *c, uint64_t tag)
 	return NULL;
 }
 
-static int load(struct cache *c, uint64_t tag, struct slice **out)
+/* The slice to be used for another table; NULL: all of its set are loading. */
+static struct slice *victim(struct cache *c, uint64_t tag)
 {
-	struct slice *s = set_of(c, tag), *victim = s;
+	struct slice *set = set_of(c, tag), *v = NULL;
+
+	for (int i = 0; i < WAYS; i++)
+		if (!set[i].loading && (!v || set[i].used < v->used))
+			v = &set[i];
+	return v;
+}
+
+/* Read the file into s, with the lock let go meanwhile. */
+static int load(struct cache *c, struct slice *s, uint64_t tag)
+{
 	int err;
 
-	for (int i = 1; i < WAYS; i++)
-		if (s[i].used < victim->used)
-			victim = &s[i];
-	victim->tag = 0;
-	if (!victim->bytes)
-		victim->bytes = malloc(CACHE_SLICE);
-	if (!victim->bytes)
+	s->tag = 0;
+	if (!s->bytes)
+		s->bytes = malloc(CACHE_SLICE);
+	if (!s->bytes)
 		return fail(ENOMEM, "out of memory for the table cache");
-	err = read_at(c->fd, victim->bytes, CACHE_SLICE, (tag - 1) * CACHE_SLICE);
-	if (err)
-		return err;
-	victim->tag = tag;
-	*out = victim;
-	return 0;
+	s->tag = tag;
+	s->loading = true;
+	s->stale = false;
+	pthread_mutex_unlock(&c->lock);
+	err = read_at(c->fd, s->bytes, CACHE_SLICE, (tag - 1) * CACHE_SLICE);
+	pthread_mutex_lock(&c->lock);
+	s->loading = false;
+	if (err || s->stale)
+		s->tag = 0;
+	pthread_cond_broadcast(&c->loaded);
+	return err;
+}
+
+/* The slice with this tag, filled. */
+static int get(struct cache *c, uint64_t tag, struct slice **out)
+{
+	for (;;) {
+		struct slice *s = find(c, tag), *v = s ? NULL : victim(c, tag);
+		int err = 0;
+
+		if (s && !s->loading) {
+			s->used = ++c->clock;
+			*out = s;
+			return 0;
+		}
+		if (v)
+			err = load(c, v, tag);
+		else
+			pthread_cond_wait(&c->loaded, &c->lock);
+		if (err)
+			return err;
+	}
+}
+
+/* What is in s is not what the file says. */
+static void forget(struct slice *s)
+{
+	if (s->loading)
+		s->stale = true;
+	else
+		s->tag = 0;
 }
 
 int cache_read(struct cache *c, uint64_t offset, void *buf, size_t len)
@@ -101,15 +157,13 @@ int cache_read(struct cache *c, uint64_t offset, void *buf, size_t len)
 	uint8_t *to = buf;
 
 	while (len) {
-		uint64_t tag = offset / CACHE_SLICE + 1;
 		size_t at = offset % CACHE_SLICE;
 		size_t n = min_u64(len, CACHE_SLICE - at);
-		struct slice *s = find(c, tag);
-		int err = s ? 0 : load(c, tag, &s);
+		struct slice *s;
+		int err = get(c, offset / CACHE_SLICE + 1, &s);
 
 		if (err)
 			return err;
-		s->used = ++c->clock;
 		memcpy(to, s->bytes + at, n);
 		to += n;
 		offset += n;
@@ -118,27 +172,32 @@ int cache_read(struct cache *c, uint64_t offset, void *buf, size_t len)
 	return 0;
 }
 
-int cache_write(struct cache *c, uint64_t offset, const void *buf, size_t len)
+/* After a failed write (err) nobody knows what the file says. */
+static void update(struct cache *c, uint64_t offset, const uint8_t *from, size_t len, int err)
 {
 	LOCK_SCOPE(&c->lock);
-	const uint8_t *from = buf;
-	int err = write_at(c->fd, buf, len, offset);
 
 	while (len) {
-		uint64_t tag = offset / CACHE_SLICE + 1;
 		size_t at = offset % CACHE_SLICE;
 		size_t n = min_u64(len, CACHE_SLICE - at);
-		struct slice *s = find(c, tag);
+		struct slice *s = find(c, offset / CACHE_SLICE + 1);
 
-		/* After a failed write nobody knows what the file says: forget it. */
-		if (s && err)
-			s->tag = 0;
+		if (s && (err || s->loading))
+			forget(s);
 		else if (s)
 			memcpy(s->bytes + at, from, n);
 		from += n;
 		offset += n;
 		len -= n;
 	}
+}
+
+int cache_write(struct cache *c, uint64_t offset, const void *buf, size_t len)
+{
+	LOCK_SCOPE(&c->write_lock);
+	int err = write_at(c->fd, buf, len, offset);
+
+	update(c, offset, buf, len, err);
 	return err;
 }
 
@@ -151,7 +210,7 @@ void cache_forget(struct cache *c, uint64_t offset, uint64_t len)
 		struct slice *s = find(c, tag);
 
 		if (s)
-			s->tag = 0;
+			forget(s);
 	}
 }
 
@@ -160,5 +219,5 @@ void cache_drop(struct cache *c)
 	LOCK_SCOPE(&c->lock);
 
 	for (size_t i = 0; i < c->sets * WAYS; i++)
-		c->slices[i].tag = 0;
+		forget(&c->slices[i]);
 }

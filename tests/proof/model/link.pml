@@ -505,7 +505,11 @@ end:	do
 	   d_step {
 		commit_lock = false;
 		if
+#ifndef M_FAILURE_UNSAID
 		:: commits == 2 -> commits = (out == AGAIN || broken -> 4 : 3)
+#else
+		:: commits == 2 && out != AGAIN && !broken -> commits = 3
+#endif
 		:: else
 		fi;
 		out = 0;
@@ -514,32 +518,28 @@ end:	do
 	od
 }
 
-/* Guests now, and whoever reads the disk after a power cut */
+/* No word on the disk shows a unit, and the header may be the new one; or the same in memory */
+#define INCOMPLETE ((header && (disk.unit[0] == HOLE || cached.unit[0] == HOLE || \
+				disk.unit[1] == HOLE || cached.unit[1] == HOLE)) || \
+		    (view && (mem.unit[0] == HOLE || mem.unit[1] == HOLE)))
+/* A read that begins now */
+#define LOST (!(live[0] & BIT(NOW(0))) || !(live[1] & BIT(NOW(1))))
+
+/*
+ * Guests now, and whoever reads the disk after a power cut. It can move only when something
+ * is wrong, so that it hides no deadlock.
+ */
 proctype judge()
 {
-end:	do
-	:: d_step {
-		if
-		/* no word on the disk shows a unit, and the header may be the new one */
-		:: header && (disk.unit[0] == HOLE || cached.unit[0] == HOLE ||
-			      disk.unit[1] == HOLE || cached.unit[1] == HOLE) ->
-			incomplete = true
-		:: view && (mem.unit[0] == HOLE || mem.unit[1] == HOLE) ->
-			incomplete = true
-		:: else
-		fi;
-		if
-		/* a read that begins now */
-		:: !(live[0] & BIT(NOW(0))) || !(live[1] & BIT(NOW(1))) ->
-			lost_write = true
-		:: else
-		fi
-	   }
-	   assert(!incomplete);
-	   assert(!lost_write);
-	   assert(!stale_data);
-	   assert(!closed_read)
-	od
+end:	d_step {
+		INCOMPLETE || LOST || stale_data || closed_read ->
+		incomplete = INCOMPLETE;
+		lost_write = LOST
+	}
+	assert(!incomplete);
+	assert(!lost_write);
+	assert(!stale_data);
+	assert(!closed_read)
 }
 
 init {

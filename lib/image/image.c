@@ -378,33 +378,41 @@ int image_sync_data(struct image *img)
 }
 
 /* What another look at it sees; *length is then that of the file. */
-static bool looks_the_same(const struct image *img, unsigned flags, uint64_t *length)
+static int look_again(const struct image *img, unsigned flags, bool *same, uint64_t *length)
 {
 	struct image *again;
-	bool same;
 	/* A second descriptor may come and go: OFD locks do not end with it. */
 	int err = image_open(&again, img->path, img->format, flags | IMAGE_NO_DATA, 1);
 
-	if (err)
-		return false;
-	same = image_same_file(img, again) &&
-	       memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
+	*same = false;
+	*length = 0;
+	/* what is no such image any more is another one; the rest says nothing of it */
+	if (err == -EIO || err == -ENOMEM || err == -EMFILE || err == -ENFILE)
+		return err;
+	if (err) {
+		fail_clear();
+		return 0;
+	}
+	*same = image_same_file(img, again) &&
+		memcmp(&img->header, &again->header, sizeof(img->header)) == 0;
 	*length = again->file_size;
 	image_close(again);
-	return same;
+	return 0;
 }
 
 int image_is_unchanged(struct image *img, bool *same)
 {
 	uint64_t length;
+	int err = look_again(img, 0, same, &length);
 
-	*same = looks_the_same(img, 0, &length) && img->file_size == length;
-	return 0;
+	*same = *same && img->file_size == length;
+	return err;
 }
 
 bool image_header_agrees(const struct image *img, unsigned flags)
 {
 	uint64_t length;
+	bool same;
 
-	return looks_the_same(img, flags, &length);
+	return look_again(img, flags, &same, &length) == 0 && same;
 }

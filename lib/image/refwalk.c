@@ -30,9 +30,10 @@ void findings_add(struct findings *f, const char *fmt, ...)
 {
 	va_list ap;
 
-	f->damages++;
-	if (f->first)
+	/* the first damage says more than a place that could not be read */
+	if (f->damages++ && f->first)
 		return;
+	free(f->first);
 	va_start(ap, fmt);
 	if (vasprintf(&f->first, fmt, ap) < 0)
 		f->first = NULL;

@@ -12,6 +12,7 @@
 #include "base/endian.h"
 #include "base/io.h"
 #include "image/check.h"
+#include "image/refwalk.h"
 #include "image/create.h"
 
 #define LENIENT (IMAGE_LENIENT | IMAGE_NO_DATA)
@@ -55,6 +56,22 @@ static int verdict(const char *path)
 	image_check_release(&c);
 	image_close(img);
 	return ours;
+}
+
+/* A damage is the verdict, and its sentence is said, also after what could not be read. */
+static void test_unreadable_and_damaged(void)
+{
+	struct findings f = {0};
+
+	fail(EIO, "cannot read the table");
+	findings_unreadable(&f, -EIO);
+	assert(findings_verdict(&f, "") == -EIO);
+	assert(strcmp(fail_sentence(), "cannot read the table") == 0);
+	findings_add(&f, "an entry is %s", "wrong");
+	findings_add(&f, "another one");
+	assert(findings_verdict(&f, "; run it") == -EUCLEAN);
+	assert(strcmp(fail_sentence(), "an entry is wrong; run it") == 0);
+	findings_release(&f);
 }
 
 static uint64_t get(const char *path, uint64_t offset)
@@ -210,5 +227,6 @@ int main(int argc, char **argv)
 	test_snapshots_and_bitmaps();
 	test_damage();
 	test_hostile();
+	test_unreadable_and_damaged();
 	return 0;
 }

@@ -5,6 +5,8 @@
 
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lib-live.sh
+. "$TOP/tests/lib-live.sh"
 
 # The dirty ranges of bitmap $2 of image $1
 dirty_ranges()
@@ -58,6 +60,24 @@ testWithSnapshotsAndZeros()
 	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
 	assert_merged D.qcow2 "$HASH" A.qcow2
 	assertEquals "$before" "$(bitmaps_of D.qcow2)"
+}
+
+# A guest's write is in no bitmap of ours: from then on they say so, and QEMU trusts none.
+testWrittenByAGuest()
+{
+	need_holder || return 0
+	new D.qcow2 4M
+	qemu-img bitmap --add D.qcow2 b0
+	qemu-img bitmap --add --disable D.qcow2 b1
+	hold D.qcow2 || return 0
+	assert_status 0 qemu-io -r -f raw -c 'read -P 0 0 64k' "$NBD"
+	assertFalse "a read changes nothing" "grep -q in-use <<<'$(bitmaps_of D.qcow2)'"
+	assert_status 0 qemu-io -f raw -c 'write -P 1 1M 64k' "$NBD"
+	kill_holder
+	assertEquals 2 "$(bitmaps_of D.qcow2 | grep -o in-use | wc -l)"
+	assert_sound D.qcow2
+	# QEMU, too, opens it and leaves them alone
+	assert_status 0 qemu-io -f qcow2 -c 'read -P 1 1M 64k' D.qcow2
 }
 
 # shellcheck disable=SC1091

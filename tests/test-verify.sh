@@ -67,5 +67,48 @@ testMixedParts()
 	assert_merged D.qcow2 "$HASH" X1.qcow2
 }
 
+# differs LEAST FROM COMMAND...: a write of LEAST bytes and more to D.qcow2, from that offset
+# on, wrote something else: that is found before anything of it is seen, and the next run does
+# it right
+differs()
+{
+	local least=$1 from=$2 below
+
+	shift 2
+	below=$(backing D.qcow2)
+	with_faults FAULT_FLIP=1 FAULT_MIN="$least" FAULT_FROM="$from" "$@" --verify D.qcow2
+	assertEquals "status of $*: $(cat "$WORK/err")" 74 "$STATUS"
+	assert_err 'D.qcow2: the copy of the cluster at guest offset'
+	assert_content D.qcow2 "$HASH"
+	assert_sound D.qcow2
+	assertEquals "$below" "$(backing D.qcow2)"
+	assert_status 0 "$@" --verify D.qcow2
+	assert_sound D.qcow2
+	assert_content D.qcow2 "$HASH"
+}
+
+testDifference()
+{
+	make_faults || return 0
+	make_chain
+	differs 65536 0 chain-stream -q -b A.qcow2
+	# a compressed cluster, moved as it is
+	rm -f ./*.qcow2
+	make_chain
+	new X.qcow2 5M
+	fill X.qcow2 7 0 64k -c
+	over D.qcow2 X.qcow2
+	HASH=$(content D.qcow2)
+	differs 512 "$(stat -c %s D.qcow2)" chain-stream -q
+	# parts of a cluster
+	rm -f ./*.qcow2
+	new A.qcow2 1M
+	put A.qcow2 'write -P 7 0 64k'
+	over D.qcow2 A.qcow2 -o extended_l2=on
+	put D.qcow2 'write -P 5 0 2k'
+	HASH=$(content D.qcow2)
+	differs 2048 "$(qemu-img map --output=json D.qcow2 | jq ".[0].offset")" chain-stream -q
+}
+
 # shellcheck disable=SC1091
 . shunit2

@@ -8,6 +8,7 @@
  *	FAULT_CUT=1	... and the file gets the length that it had when last synced
  *	FAULT_ERRNO=E	the first FAULT_COUNT (1) such writes fail with this errno
  *	FAULT_SLOW=MS	the first FAULT_COUNT (1) such writes take so many milliseconds
+ *	FAULT_FLIP=1	the first FAULT_COUNT (1) such writes write something else
  *	FAULT_CLONE=MS	each clone to it takes so many milliseconds
  *	FAULT_PEAK=FILE	the most memory that the process ever had, in KiB, goes there
  *
@@ -86,6 +87,21 @@ static bool is_struck(size_t n, off_t offset)
 	return struck;
 }
 
+/* The byte in the middle differs. */
+static ssize_t write_other(int fd, const void *buf, size_t n, off_t offset)
+{
+	char *copy = malloc(n);
+	ssize_t r = -1;
+
+	if (copy) {
+		memcpy(copy, buf, n);
+		copy[n / 2] ^= 1;
+		r = syscall(SYS_pwrite64, fd, copy, n, offset);
+	}
+	free(copy);
+	return r;
+}
+
 ssize_t pwrite(int fd, const void *buf, size_t n, off_t offset)
 {
 	if (concerns(fd)) {
@@ -95,6 +111,8 @@ ssize_t pwrite(int fd, const void *buf, size_t n, off_t offset)
 			errno = (int)number("FAULT_ERRNO", 0);
 			if (errno)
 				return -1;
+			if (number("FAULT_FLIP", 0))
+				return write_other(fd, buf, n, offset);
 		}
 	}
 	return syscall(SYS_pwrite64, fd, buf, n, offset);

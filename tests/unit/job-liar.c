@@ -203,6 +203,9 @@ static void deal_too_many(void)
 /* A run that was not dealt with, and so is sent again. */
 static void mark_no_run(void)
 {
+	if (struck > 1)
+		return;
+	assert(rq.count > 1);
 	an.count = an.values[2] = 1;
 	an.marks[0].run = 1;
 }
@@ -330,7 +333,8 @@ static void make_chain(const char *more)
 		     "qemu-io -c 'write -P 1 0 1M' A.qcow2 && "
 		     "qemu-img create -f qcow2 -b A.qcow2 -F qcow2 B.qcow2 && "
 		     "qemu-io -c 'write -P 2 512k 256k' -c 'write -z 128k 64k' "
-		     "-c 'write -c -P 4 3M 64k' -c 'write -P 0 2M 128k' B.qcow2 && "
+		     "-c 'write -P 5 1536k 64k' -c 'write -c -P 4 3M 64k' -c 'write -P 0 "
+		     "2M 128k' B.qcow2 && "
 		     "qemu-img create -f qcow2 -b B.qcow2 -F qcow2 D.qcow2 && "
 		     "qemu-io -c 'write -P 3 256k 128k' D.qcow2 && %s",
 		     more) == 0);

@@ -5,6 +5,8 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sys/syscall.h>
+#include <time.h>
 
 #include "base/endian.h"
 #include "image-shell.h"
@@ -264,6 +266,52 @@ static void refuse_as_stopped(void)
 	memset(an.sentence, 'x', sizeof(an.sentence));
 }
 
+/*
+ * Tables that the holder is changing: odd when they are looked at, sound after the first
+ * pause that is made because of that (or never).
+ */
+static _Atomic bool heals, healed;
+
+static void write_word(uint64_t word)
+{
+	uint64_t l2 = be64_at(before + in_header(40)) & 0x00fffffffffffe00;
+	be64 out = be64_make(word);
+	int fd = open("D.qcow2", O_WRONLY | O_CLOEXEC);
+
+	/* of guest cluster 4 */
+	assert(fd >= 0 && pwrite(fd, &out, 8, (off_t)(l2 + 32)) == 8);
+	close(fd);
+}
+
+static void heal(void)
+{
+	uint64_t l2 = be64_at(before + in_header(40)) & 0x00fffffffffffe00;
+
+	write_word(be64_at(before + l2 + 32));
+}
+
+static void break_for_good(void)
+{
+	write_word(1ull << 63 | 512);
+}
+
+static void break_for_a_while(void)
+{
+	break_for_good();
+	heals = true;
+}
+
+/* In place of libc's. */
+int nanosleep(const struct timespec *time, struct timespec *left)
+{
+	if (heals) {
+		heals = false;
+		heal();
+		healed = true;
+	}
+	return (int)syscall(SYS_nanosleep, time, left);
+}
+
 static void do_nothing(void)
 {
 }
@@ -306,12 +354,14 @@ static const struct lie lies[] = {
 	{"an error beyond all", MAIL_LINK, refuse_beyond, -EPROTO, "answers nonsense", 0},
 	{"alive and says dead", MAIL_LEASE, refuse_as_dead, -EIO, "refuses", 0},
 	{"nobody stopped", MAIL_LEASE, refuse_as_stopped, -EIO, "xxx", 0},
+	{"odd tables", MAIL_HELLO, break_for_good, -EAGAIN, "kept changing", 0},
 	{"no header", MAIL_FINISH, do_nothing, -EPROTO, "header", 0},
 };
 
 static const struct lie honest[] = {
 	{"honest", MAIL_FINISH, NULL, 0, "", 0},
 	{"no room for SAME", MAIL_SAME, take_nothing, 0, "", 0},
+	{"odd for a while", MAIL_HELLO, break_for_a_while, 0, "", 0},
 	{"a table that moved", MAIL_LEASE, lease_where_refcounts_were, 0, "", 0},
 };
 
@@ -379,7 +429,7 @@ static void try(const struct lie *l)
 	int err;
 
 	lie = l;
-	over = false;
+	over = heals = healed = false;
 	deaths = struck = 0;
 	fail_clear();
 	assert(page_hold(&page, active.st_dev, active.st_ino) == 0);
@@ -392,6 +442,9 @@ static void try(const struct lie *l)
 	assert(err == l->err && strstr(fail_sentence(), l->sentence));
 	assert(!l->err || (*fail_sentence() && struck));
 	assert((deaths != 0) == (l->err == -ENXIO));
+	assert(healed == (l->tell == break_for_a_while));
+	if (l->tell == break_for_good)
+		heal();
 	if (err)
 		is_as_before();
 	restore();

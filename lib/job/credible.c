@@ -66,7 +66,7 @@ static bool hits_refcounts(const struct qcow2_header *h, uint64_t host, uint64_t
 static bool hits_moving(const struct image *img, uint64_t host, uint64_t bytes)
 {
 	for (int look = 0; look < 2; look++) {
-		CLEANUP_FREE struct qcow2_header *now = malloc(sizeof(*now));
+		CLEANUP_FREE struct qcow2_header *now = calloc(1, sizeof(*now));
 		bool known = now && read_header(img, now) == 0;
 
 		if (!known)
@@ -95,7 +95,7 @@ bool credible_finish(const struct image *img, const struct qcow2_change *change)
 	const char *name = change->backing_name ? change->backing_name : "";
 
 	for (int look = 0; look < LOOKS; look++) {
-		CLEANUP_FREE struct qcow2_header *now = malloc(sizeof(*now));
+		CLEANUP_FREE struct qcow2_header *now = calloc(1, sizeof(*now));
 
 		if (now && read_header(img, now) == 0 &&
 		    strcmp(now->backing_name, name) == 0)

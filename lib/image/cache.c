@@ -173,7 +173,8 @@ int cache_read(struct cache *c, uint64_t offset, void *buf, size_t len)
 }
 
 /* After a failed write (err) nobody knows what the file says. */
-static void update(struct cache *c, uint64_t offset, const uint8_t *from, size_t len, int err)
+static void update(struct cache *c, uint64_t offset, const uint8_t *from, size_t len,
+		   int err)
 {
 	LOCK_SCOPE(&c->lock);
 

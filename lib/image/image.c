@@ -378,7 +378,8 @@ int image_sync_data(struct image *img)
 }
 
 /* What another look at it sees; *length is then that of the file. */
-static int look_again(const struct image *img, unsigned flags, bool *same, uint64_t *length)
+static int look_again(const struct image *img, unsigned flags, bool *same,
+		      uint64_t *length)
 {
 	struct image *again;
 	/* A second descriptor may come and go: OFD locks do not end with it. */

@@ -5,13 +5,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "base/array.h"
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "job/credible.h"
 
 /* One LEASE asks for so much: many clusters, few when they are large. */
 #define LEASE_BYTES (64ull << 20)
@@ -104,6 +104,12 @@ static uint32_t portion(const struct target_held *h, enum mail_op op,
 	return count;
 }
 
+/* In the order of the request, so none comes twice and the lists do not grow. */
+static bool is_behind(const struct mail_mark *m, const struct mail_mark *last)
+{
+	return m->run > last->run || (m->run == last->run && m->cluster > last->cluster);
+}
+
 /* What is BUSY goes again later, a cluster at a time. */
 static int take_marks(struct target_held *h, enum mail_op op,
 		      const struct mail_run *items, uint32_t dealt)
@@ -117,7 +123,8 @@ static int take_marks(struct target_held *h, enum mail_op op,
 		const struct mail_mark *m = &a->marks[i];
 		struct mail_run run;
 
-		if (m->run >= dealt || m->cluster >= items[m->run].clusters)
+		if (m->run >= dealt || m->cluster >= items[m->run].clusters ||
+		    (i && !is_behind(m, m - 1)))
 			return odd_answer();
 		run = items[m->run];
 		run.guest += (uint64_t)m->cluster << bits_of(h);
@@ -198,18 +205,6 @@ static int send_same(struct target_held *h)
 
 /* Leases -------------------------------------------------------------------- */
 
-/* They are written to: what an answer says is looked at before. */
-static bool is_lease(const struct target_held *h, uint64_t host, uint64_t n,
-		     uint64_t asked)
-{
-	uint64_t cluster = image_cluster_size(h->target.image), end;
-	struct stat st;
-
-	return n && n <= asked && host && !(host & (cluster - 1)) &&
-	       !add_u64(host, n * cluster, &end) &&
-	       fstat(h->target.image->fd, &st) == 0 && end <= (uint64_t)st.st_size;
-}
-
 static int release(struct target_held *h, uint64_t host, uint64_t clusters)
 {
 	LOCK_SCOPE(&h->call_lock);
@@ -235,7 +230,7 @@ static int refill(struct target_held *h)
 		return err;
 	h->next = h->answer->values[0];
 	h->count = h->answer->values[1];
-	if (!is_lease(h, h->next, h->count, asked)) {
+	if (!credible_lease(h->target.image, h->next, h->count, asked)) {
 		h->count = 0;
 		return odd_answer();
 	}
@@ -409,6 +404,9 @@ static int finish(struct target_held *h, const struct qcow2_change *change)
 		     "stopped while its holder was to finish the merge; chain-info "
 		     "shows whether it has");
 	h->unfinished = err == -EAGAIN;
+	if (!err && !credible_finish(h->target.image, change))
+		return fail(EPROTO, "the holder says that the merge has ended, but the "
+				    "header in the file does not");
 	return err;
 }
 

@@ -60,9 +60,9 @@ enum mail_op {
 	 * A guest cluster that is still unallocated gets its cluster: LINKED. Where the
 	 * guest was first: LOST, and the cluster goes back. Where a guest's write is
 	 * under way: BUSY, the lease stays, ask again later. Answer: count of BUSY
-	 * clusters in marks[] and values[0] linked, values[1] lost, values[2]: how many
-	 * of the runs were dealt with (fewer than count when marks are full: send the
-	 * rest again).
+	 * clusters in marks[], in the order of the request, and values[0] linked,
+	 * values[1] lost, values[2]: how many of the runs were dealt with (fewer than
+	 * count when marks are full: send the rest again).
 	 */
 	MAIL_LINK,
 	/* The same without leases: these guest clusters are to read zero (v3). */

@@ -408,11 +408,15 @@ int page_ask(dev_t dev, ino_t ino, enum page_ask what, uint64_t speed, uint64_t 
 	     const volatile sig_atomic_t *stop)
 {
 	uint64_t until = clock_ms() + wait_ms;
+	CLEANUP_FREE char *why = NULL;
 	struct page_view v;
 	int err = ask_once(dev, ino, what, speed, until, stop);
 
+	if (err != -ENXIO)
+		return err;
+	why = fail_take();
 	/* did we ask a page that was deleted under its owner, who published a copy? */
-	if (err == -ENXIO && page_find(dev, ino, &v) == 0 && v.is_merge && v.worker_alive)
-		err = ask_once(dev, ino, what, speed, until, stop);
-	return err;
+	if (page_find(dev, ino, &v) == 0 && v.is_merge && v.worker_alive)
+		return ask_once(dev, ino, what, speed, until, stop);
+	return fail_give(err, why);
 }

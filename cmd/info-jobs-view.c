@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/size.h"
 #include "event-line.h"
+#include "info-owner.h"
 #include "job/merge.h"
 #include "common.h"
 
@@ -117,7 +118,7 @@ static void set_owner(struct libscols_line *line, const struct page_view *v)
 	CLEANUP_FREE char *program = common_text(v->owner_program);
 	CLEANUP_FREE char *text = NULL;
 
-	if (v->owner_kind != PAGE_HOLDER || !program)
+	if (v->owner_kind == PAGE_OFFLINE || !program)
 		return;
 	if (asprintf(&text, "%d %s%s", (int)v->owner_pid, program,
 		     v->owner_alive ? "" : " (dead)") < 0)
@@ -189,7 +190,7 @@ static struct libscols_table *make_table(const struct page_view *views, size_t c
 			set_row(line, &views[i]);
 		else
 			common_lacks_memory();
-		holders |= views[i].owner_kind == PAGE_HOLDER;
+		holders |= views[i].owner_kind != PAGE_OFFLINE;
 	}
 	if (!holders)
 		scols_column_set_flags(scols_table_get_column(table, COLUMN_OWNER),
@@ -279,9 +280,7 @@ static json_t *job_json(const struct page_view *v)
 	json_object_set_new(job, "worker-program", json_text(v->worker_program));
 	json_object_set_new(job, "owner-pid", json_integer(v->owner_pid));
 	json_object_set_new(job, "owner-program", json_text(v->owner_program));
-	json_object_set_new(
-		job, "owner-kind",
-		json_string(v->owner_kind == PAGE_HOLDER ? "holder" : "merge"));
+	json_object_set_new(job, "owner-kind", json_string(info_owner_kind(v)));
 	json_object_set_new(job, "owner-alive", json_boolean(v->owner_alive));
 	json_object_set_new(job, "uid", json_integer(v->uid));
 	json_object_set_new(job, "read", json_bytes(p->read));

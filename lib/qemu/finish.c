@@ -50,7 +50,8 @@ static int left_out(struct chain_walk *upper, struct chain_walk *lower,
 	return err;
 }
 
-static int count_missing(struct chain *c, size_t keep, uint64_t *missing)
+/* What swallowed layers answer, of data and of zeros that have to be kept. */
+static int count(struct chain *c, size_t keep, uint64_t *data, uint64_t *zeros)
 {
 	uint64_t size = c->links[0].image->size, run;
 	struct chain_walk upper = {0}, lower = {0};
@@ -59,7 +60,7 @@ static int count_missing(struct chain *c, size_t keep, uint64_t *missing)
 
 	if (!err)
 		err = chain_walk_init(&lower, c, keep, c->count);
-	*missing = 0;
+	*data = *zeros = 0;
 	for (uint64_t at = 0; at < size && !err; at += run) {
 		bool rightly = true;
 
@@ -68,7 +69,7 @@ static int count_missing(struct chain *c, size_t keep, uint64_t *missing)
 		if (!err && e.depth > 0 && e.depth < keep)
 			err = left_out(&upper, &lower, &e, &rightly, &run);
 		if (!err && !rightly)
-			*missing += run;
+			*(chain_walk_reads_zero(&upper, &e) ? zeros : data) += run;
 		if (!err && !run)
 			err = fail(EIO, "its tables cannot be followed");
 	}
@@ -77,23 +78,28 @@ static int count_missing(struct chain *c, size_t keep, uint64_t *missing)
 	return err;
 }
 
+int stream_survey(const struct stream *s, uint64_t *data, uint64_t *zeros)
+{
+	return count(s->m.setup.chain, s->m.setup.keep, data, zeros);
+}
+
 int stream_verify(const struct stream *s)
 {
 	const struct chain *before = s->m.setup.chain;
 	struct chain *now = NULL;
-	uint64_t missing = 0;
+	uint64_t data = 0, zeros = 0;
 	int err = stream_open_chain(s, &now);
 
 	if (!err && now->count != before->count)
 		err = fail(EAGAIN, "somebody changed its chain while it was merged");
 	if (!err)
-		err = count_missing(now, s->m.setup.keep, &missing);
+		err = count(now, s->m.setup.keep, &data, &zeros);
 	chain_close(now);
-	if (!err && missing)
+	if (!err && data + zeros)
 		err = fail(EIO,
 			   "%ju bytes of the merge have not reached the file, though "
 			   "QEMU was told to write them; the header stays as it is",
-			   (uintmax_t)missing);
+			   (uintmax_t)(data + zeros));
 	return err;
 }
 

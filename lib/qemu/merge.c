@@ -207,17 +207,26 @@ static int predict(struct merge *m)
 static int carry_out(struct stream *s)
 {
 	struct merge *m = &s->m;
+	uint64_t data, zeros;
 	int err = publish(s);
 
 	if (!err)
 		err = merge_note_swallowed(m);
 	if (err)
 		return err;
-	err = stream_start(s);
+	err = stream_survey(s, &data, &zeros);
+	if (!err)
+		err = stream_start(s);
 	if (!err)
 		err = stream_watch(s);
 	if (!err)
 		err = stream_finish(s);
+	if (!err) {
+		m->counts.copied = data;
+		m->counts.zeroed = zeros;
+		m->counts.skipped = m->counts.total -
+				    min_u64(m->counts.total, data + zeros);
+	}
 	if (err && s->job.id[0]) {
 		progress_state(&m->progress, MERGE_ABORTING);
 		job_end(s->q, &s->job);

@@ -34,6 +34,9 @@ int stream_finish(struct stream *s);
 /* What QEMU has in memory is in the file, and the file on the disk. */
 int stream_flush(struct stream *s);
 
+/* What there is to merge, by metadata: guest bytes of data, and of zeros to be kept. */
+int stream_survey(const struct stream *s, uint64_t *data, uint64_t *zeros);
+
 /*
  * By the tables in the file: is there anything left that a swallowed layer would answer? 0,
  * or -EIO with how much.

@@ -142,9 +142,8 @@ int job_await(struct qmp *q, struct job *j, enum merge_state state, unsigned ms)
 	}
 }
 
-void job_end(struct qmp *q, struct job *j)
+int job_end(struct qmp *q, struct job *j)
 {
-	CLEANUP_FREE char *sentence = fail_take();
 	int err;
 
 	qmp_hurry(q, END_MS);
@@ -158,9 +157,9 @@ void job_end(struct qmp *q, struct job *j)
 	if (!err && j->found)
 		err = job_await(q, j, MERGE_CONCLUDED, END_MS);
 	if (!err && j->found)
-		job_tell(q, j, "job-dismiss");
+		err = job_tell(q, j, "job-dismiss");
 	qmp_hurry(q, 0);
-	fail_give(-EIO, sentence);
+	return err;
 }
 
 int job_failure(const struct job *j)

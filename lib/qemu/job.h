@@ -38,9 +38,9 @@ int job_tell(struct qmp *q, const struct job *j, const char *command);
 
 /*
  * Cancel it and take it away, whatever its state, for at most some seconds; signals do not
- * count. Nothing if it is not there.
+ * count. 0 also if it is not there.
  */
-void job_end(struct qmp *q, struct job *j);
+int job_end(struct qmp *q, struct job *j);
 
 /* Wait until it is in that state or a later one; *stop of the session ends it. */
 int job_await(struct qmp *q, struct job *j, enum merge_state state, unsigned ms);

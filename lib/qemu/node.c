@@ -9,12 +9,50 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
-#include "chain/json-name.h"
+
+static const char *text(const json_t *object, const char *key)
+{
+	return json_string_value(json_object_get(object, key));
+}
+
+static bool is_ending(const json_t *job)
+{
+	const char *status = text(job, "status");
+
+	return status &&
+	       (strcmp(status, "aborting") == 0 || strcmp(status, "concluded") == 0);
+}
+
+static int check_jobs(struct qmp *q)
+{
+	json_t *jobs, *job;
+	size_t i;
+	int err = qmp_call(q, "query-block-jobs", NULL, &jobs);
+
+	if (err)
+		return err;
+	json_array_foreach(jobs, i, job)
+	{
+		const char *name = text(job, "device");
+
+		if (!err && is_ending(job))
+			err = fail(
+				EAGAIN,
+				"its job %s has ended and nobody has dismissed it yet, "
+				"and to be asked for its nodes now could crash this "
+				"QEMU; try again later (chain-stream dismisses its own)",
+				name ? name : "");
+	}
+	json_decref(jobs);
+	return err;
+}
 
 int nodes_query(struct qmp *q, struct nodes *n)
 {
-	int err = qmp_call(q, "query-named-block-nodes", NULL, &n->list);
+	int err = check_jobs(q);
 
+	if (!err)
+		err = qmp_call(q, "query-named-block-nodes", NULL, &n->list);
 	n->pid = qmp_pid(q);
 	if (!err && !json_is_array(n->list))
 		err = fail(EPROTO, "%s does not speak QMP: no list of nodes",
@@ -28,16 +66,32 @@ void nodes_release(struct nodes *n)
 	n->list = NULL;
 }
 
+/*
+ * QEMU writes json:{...} for what a plain name would not open so: an overridden backing
+ * file, say, also when it did that itself in a stream. Malloc'd, NULL: no plain file.
+ */
+static char *file_in(const char *json)
+{
+	json_t *whole = json_loads(json, 0, NULL);
+	const json_t *at = whole;
+	const char *name;
+	char *copy;
+
+	while (json_is_object(json_object_get(at, "file")))
+		at = json_object_get(at, "file");
+	name = json_string_value(json_object_get(at, "filename"));
+	copy = name ? strdup(name) : NULL;
+	json_decref(whole);
+	return copy;
+}
+
 /* The file that a QEMU which calls it so has open, as far as we can tell. */
 static bool look(const struct nodes *n, const char *name, struct stat *st)
 {
-	CLEANUP_FREE char *inner = NULL, *format = NULL, *full = NULL;
+	CLEANUP_FREE char *inner = NULL, *full = NULL;
 
-	if (name && strncmp(name, "json:", 5) == 0) {
-		if (json_name_parse(name + 5, &inner, &format) < 0)
-			fail_clear();
-		name = inner;
-	}
+	if (name && strncmp(name, "json:", 5) == 0)
+		name = inner = file_in(name + 5);
 	if (!name || !*name)
 		return false;
 	if (name[0] == '/')
@@ -45,11 +99,6 @@ static bool look(const struct nodes *n, const char *name, struct stat *st)
 	if (!n->pid || asprintf(&full, "/proc/%d/cwd/%s", (int)n->pid, name) < 0)
 		return false;
 	return stat(full, st) == 0;
-}
-
-static const char *text(const json_t *object, const char *key)
-{
-	return json_string_value(json_object_get(object, key));
 }
 
 static bool fill(const json_t *entry, struct node *out)

@@ -82,17 +82,19 @@ int stream_start(struct stream *s)
 {
 	const struct image *base = setup_new_base(&s->m.setup);
 	struct job wanted = {0};
-	int err;
+	int err = 0;
 
 	job_name(&wanted, s->m.held.dev, s->m.held.ino, base ? base->ino : 0);
 	/* of a run that was killed, onto something else: what it merged stays */
 	if (s->job.found && strcmp(s->job.id, wanted.id) != 0)
-		job_end(s->q, &s->job);
+		err = job_end(s->q, &s->job);
 	else if (s->job.found) {
 		s->paused = s->job.paused;
 		s->speed = s->job.speed;
 		return 0;
 	}
+	if (err)
+		return err;
 	memcpy(s->job.id, wanted.id, sizeof(wanted.id));
 	s->speed = s->m.progress.speed;
 	err = try_bases(s);

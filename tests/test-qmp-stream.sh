@@ -273,13 +273,13 @@ testBusySession()
 	need_daemon || return 0
 	make_chain
 	daemon D.qcow2
-	mkfifo wait
+	mkfifo go
 	python3 -c 'import socket, sys
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
 s.recv(10)
 open("here", "w")
-open("wait").read()' "$QMP" &
+open("go").read()' "$QMP" &
 	later "kill -9 $!"
 	until_true 5 test -e here
 	assert_status 75 chain-stream --qmp="$QMP" D.qcow2
@@ -287,7 +287,7 @@ open("wait").read()' "$QMP" &
 	assert_err 'in use by another client'
 	start chain-stream --qmp="$QMP" --wait-lock=30s D.qcow2
 	sleep 1
-	echo >wait
+	echo >go
 	finish
 	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"
 }

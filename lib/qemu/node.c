@@ -85,20 +85,29 @@ static char *file_in(const char *json)
 	return copy;
 }
 
+/* name against QEMU's working folder. */
+static bool look_plain(const struct nodes *n, const char *name, struct stat *st)
+{
+	CLEANUP_FREE char *full = NULL;
+
+	if (name[0] == '/')
+		return stat(name, st) == 0;
+	if (*name && n->pid && asprintf(&full, "/proc/%d/cwd/%s", (int)n->pid, name) < 0)
+		full = NULL;
+	return full && stat(full, st) == 0;
+}
+
 /* The file that a QEMU which calls it so has open, as far as we can tell. */
 static bool look(const struct nodes *n, const char *name, struct stat *st)
 {
-	CLEANUP_FREE char *inner = NULL, *full = NULL;
+	CLEANUP_FREE char *inner = NULL;
 
-	if (name && strncmp(name, "json:", 5) == 0)
-		name = inner = file_in(name + 5);
-	if (!name || !*name)
+	if (!name)
 		return false;
-	if (name[0] == '/')
-		return stat(name, st) == 0;
-	if (!n->pid || asprintf(&full, "/proc/%d/cwd/%s", (int)n->pid, name) < 0)
-		return false;
-	return stat(full, st) == 0;
+	if (strncmp(name, "json:", 5) != 0)
+		return look_plain(n, name, st);
+	inner = file_in(name + 5);
+	return inner && look_plain(n, inner, st);
 }
 
 static bool fill(const json_t *entry, struct node *out)

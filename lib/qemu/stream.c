@@ -101,11 +101,16 @@ int stream_start(struct stream *s)
 	return err ? err : job_query(s->q, &s->job);
 }
 
-static bool is_ours(const struct stream *s, const json_t *data)
+/* An error of our job that --on-error lets pass; "report" ends it, and is told then. */
+static bool is_let_pass(const struct stream *s, const json_t *event)
 {
+	const char *name = json_string_value(json_object_get(event, "event"));
+	const json_t *data = json_object_get(event, "data");
 	const char *device = json_string_value(json_object_get(data, "device"));
+	const char *action = json_string_value(json_object_get(data, "action"));
 
-	return device && strcmp(device, s->job.id) == 0;
+	return name && strcmp(name, "BLOCK_JOB_ERROR") == 0 && device &&
+	       strcmp(device, s->job.id) == 0 && action && strcmp(action, "report") != 0;
 }
 
 /* A stop is QEMU's pause; it lasts until somebody resumes. */
@@ -116,9 +121,6 @@ static void take_error(struct stream *s, const json_t *data)
 	const char *action = json_string_value(json_object_get(data, "action"));
 	CLEANUP_FREE char *sentence = NULL;
 
-	/* "report" ends the job, and is told then */
-	if (!is_ours(s, data) || !action || strcmp(action, "report") == 0)
-		return;
 	if (strcmp(action, "stop") == 0) {
 		s->paused = s->m.progress.paused = true;
 		page_pause(s->m.progress.page);
@@ -144,11 +146,10 @@ void stream_events(struct stream *s)
 
 	while ((event = qmp_event(s->q))) {
 		CLEANUP_FREE char *line = json_dumps(event, JSON_COMPACT);
-		const char *name = json_string_value(json_object_get(event, "event"));
 
 		if (line && to && to->event)
 			to->event(to->opaque, line);
-		if (name && strcmp(name, "BLOCK_JOB_ERROR") == 0)
+		if (is_let_pass(s, event))
 			take_error(s, json_object_get(event, "data"));
 		json_decref(event);
 	}

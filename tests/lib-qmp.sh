@@ -49,8 +49,9 @@ daemon()
 		--chardev "socket,id=one,path=$QMP,server=on,wait=off" --monitor chardev=one \
 		--chardev "socket,path=$QMP2,id=two,server=on,wait=off" --monitor chardev=two \
 		--nbd-server "addr.type=unix,addr.path=$SOCK" \
-		--blockdev "driver=qcow2,node-name=disk,discard=unmap,file.driver=file,file.filename=$image" \
-		--export type=nbd,id=guest,node-name=disk,name=disk,writable=on "$@"
+		"$@" \
+		--blockdev "driver=qcow2,node-name=disk,discard=unmap,file.driver=file,file.filename=$image${BACKING:-}" \
+		--export type=nbd,id=guest,node-name=disk,name=disk,writable=on
 }
 
 machine()

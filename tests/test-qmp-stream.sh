@@ -195,6 +195,41 @@ testOnError()
 	assert_content small/D.qcow2 "$HASH"
 }
 
+# faulty ONCE: a daemon whose nodes were all given by name, and where reading B fails
+faulty()
+{
+	daemon D.qcow2 --blockdev driver=qcow2,node-name=a,read-only=on,file.driver=file,file.filename=A.qcow2 \
+		--blockdev "driver=blkdebug,node-name=faults,read-only=on,image.driver=file,image.filename=B.qcow2,inject-error.0.event=read_aio,inject-error.0.errno=5,inject-error.0.once=$1,inject-error.0.immediately=off" \
+		--blockdev driver=qcow2,node-name=b,read-only=on,file=faults,backing=a \
+		--blockdev driver=qcow2,node-name=c,read-only=on,file.driver=file,file.filename=C.qcow2,backing=b
+}
+
+testErrors()
+{
+	local BACKING=,backing=c
+
+	need_daemon || return 0
+	make_chain
+	faulty off
+	assert_status 74 chain-stream --qmp="$QMP" -b A.qcow2 D.qcow2
+	assert_one_error
+	assert_err 'Input/output error'
+	assert_status 74 chain-stream --qmp="$QMP" --on-error=ignore -b A.qcow2 D.qcow2
+	assertEquals C.qcow2 "$(backing D.qcow2)"
+	assert_tidy
+	kill_holder
+	faulty on
+	start chain-stream --qmp="$QMP" --on-error=stop -b A.qcow2 D.qcow2
+	job_is paused
+	until_true 5 grep -q 'until chain-stream --resume' "$WORK/bg.err" || fail "$(cat "$WORK/bg.err")"
+	assert_status 0 chain-stream --resume D.qcow2
+	finish
+	assertEquals 0 "$STATUS"
+	kill_holder
+	assert_content D.qcow2 "$HASH"
+	assertEquals A.qcow2 "$(backing D.qcow2)"
+}
+
 # What QEMU would get wrong without a word
 testRefused()
 {

@@ -128,8 +128,10 @@ static void take_error(struct stream *s, const json_t *data)
 	}
 	if (job_query(s->q, &s->job) < 0)
 		fail_clear();
-	if (asprintf(&sentence, "%s: an error of QEMU while it merged%s",
-		     s->options.image, s->job.nospace ? ": no space left" : "") < 0)
+	if (asprintf(&sentence, "%s: QEMU met an error while it merged%s%s",
+		     s->options.image, s->job.nospace ? ": no space left" : "",
+		     s->paused ? "; it stands still until chain-stream --resume" : "") <
+	    0)
 		sentence = NULL;
 	if (to && to->error)
 		to->error(to->opaque,

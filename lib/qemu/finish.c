@@ -162,6 +162,17 @@ static int finalize(struct stream *s)
 	return err;
 }
 
+/* Gone already: whoever sees a job that has ended may dismiss it. */
+static int dismiss(struct stream *s)
+{
+	int err = job_tell(s->q, &s->job, "job-dismiss");
+
+	if (!err || !qmp_refused(s->q) || job_query(s->q, &s->job) < 0 || s->job.found)
+		return err;
+	fail_clear();
+	return 0;
+}
+
 int stream_finish(struct stream *s)
 {
 	struct progress *p = &s->m.progress;
@@ -183,7 +194,7 @@ int stream_finish(struct stream *s)
 	if (!err)
 		err = check_switched(s);
 	if (!err && s->job.found)
-		err = job_tell(s->q, &s->job, "job-dismiss");
+		err = dismiss(s);
 	if (!err && qmp_wait(s->q, 0) >= 0)
 		stream_events(s);
 	return err;

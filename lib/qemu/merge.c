@@ -9,7 +9,6 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
-#include "base/io.h"
 #include "base/size.h"
 #include "chain/name.h"
 #include "page/reader.h"
@@ -56,6 +55,9 @@ static int check_page(const struct held *h)
 	}
 	if (!v.owner_alive)
 		return 0;
+	if (v.worker_alive)
+		return fail(EAGAIN, "%s (process %d) is at it; try again later",
+			    v.worker_program, (int)v.worker_pid);
 	return fail(EAGAIN, "%s (process %d) has it; try again later", v.owner_program,
 		    (int)v.owner_pid);
 }
@@ -74,14 +76,18 @@ static int find_image(struct held *h, const char *path)
 }
 
 /*
- * Ours of a run that was killed. One that ended is dismissed before anything else is asked
- * for (see nodes_query); what it did is synced in tidy.
+ * Ours of a run that was killed, if none of us lives who is at it: the page is looked at
+ * after the job was seen, since it is there first and goes last. A job that ended is
+ * dismissed before anything else is asked for (see nodes_query, which refuses with it in a
+ * dry run); what it did is synced in tidy.
  */
 static int find_job(struct stream *s)
 {
 	int err = job_find(s->q, &s->job, s->m.held.dev, s->m.held.ino);
 
-	if (err || !s->job.found || s->job.state < MERGE_ABORTING)
+	if (!err)
+		err = check_page(&s->m.held);
+	if (err || !s->job.found || s->job.state < MERGE_ABORTING || s->options.dry_run)
 		return err;
 	s->ended = true;
 	s->job.found = false;
@@ -267,20 +273,30 @@ static uint64_t space_free(const struct image *img)
 	return (uint64_t)fs.f_bavail * fs.f_frsize;
 }
 
+/*
+ * Nothing to do, as the header says: whose merge that was, and whether he made it durable,
+ * nobody knows, and the layers that left the chain may go now.
+ */
+static int make_sure(struct stream *s)
+{
+	int err = 0;
+
+	/* of a run that was killed, and asked for something else */
+	if (s->job.found)
+		err = job_end(s->q, &s->job);
+	if (!err)
+		err = stream_flush(s);
+	s->m.setup.keep = 1;
+	return err ? err : setup_before_switch(&s->m.setup);
+}
+
 static int open_setup(struct stream *s)
 {
 	struct merge *m = &s->m;
 	int err = setup_open(&m->setup, &s->options, &m->held, m->result);
 
-	if (!err && m->result->nothing_to_do) {
-		if (s->options.dry_run)
-			return 0;
-		/* of a run that was killed, and asked for something else */
-		if (s->job.found)
-			err = job_end(s->q, &s->job);
-		/* or had no time to sync its header, and the layers may go now */
-		return err ? err : sync_data(merge_active(m)->fd);
-	}
+	if (!err && m->result->nothing_to_do)
+		return s->options.dry_run ? 0 : make_sure(s);
 	return err ? err : check_chain(s);
 }
 
@@ -291,8 +307,6 @@ static int run(struct stream *s)
 	struct stat st;
 	int err = find_node(s);
 
-	if (!err)
-		err = check_page(&m->held);
 	if (!err && !s->options.dry_run)
 		err = tidy(s);
 	if (!err)

@@ -1,0 +1,105 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# A merge through a QEMU where somebody else is at work: its guest, another client, QEMU's own
+# stream, an earlier run that was killed and wanted something else.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lib-live.sh
+. "$TOP/tests/lib-live.sh"
+# shellcheck source=tests/lib-qmp.sh
+. "$TOP/tests/lib-qmp.sh"
+
+# gate COMMAND: the socket `gate` is one of QEMU's, which holds that command back, until
+# `open_gate`; `at_gate` waits for it
+gate()
+{
+	rm -f gate gate.held
+	"$TOP/tests/qmp-gate" gate "$QMP" "$1" &
+	later "kill -9 $!"
+	until_true 5 test -S gate
+}
+
+at_gate()
+{
+	until_true 10 test -e gate.held || fail "nothing came to the gate: $(cat "$WORK/bg.err")"
+}
+
+open_gate()
+{
+	rm gate.held
+}
+
+jobs_left()
+{
+	say '{"execute": "query-jobs"}' | jq -r '.[].id'
+}
+
+no_jobs()
+{
+	[ -z "$(jobs_left)" ]
+}
+
+# finalized_by_another: ours was killed at pending, and another client ended its job
+finalized_by_another()
+{
+	gate job-finalize
+	start chain-stream --qmp=gate D.qcow2
+	at_gate
+	kill -9 "$PID"
+	finish
+	say "{\"execute\": \"job-finalize\", \"arguments\": {\"id\": \"$(jobs_left)\"}}" >/dev/null
+	job_is concluded
+}
+
+# A merge that is in QEMU's memory only is no "nothing to do"
+testNothingToDo()
+{
+	need_daemon || return 0
+	make_chain
+	cp D.qcow2 pristine
+	daemon D.qcow2
+	say '{"execute": "block-stream", "arguments": {"device": "disk", "job-id": "alone"}}' >out
+	until_true 10 no_jobs
+	assert_status 0 chain-stream --qmp="$QMP" D.qcow2
+	assert_err 'nothing to do'
+	kill_holder
+	assert_content D.qcow2 "$HASH"
+	cp pristine D.qcow2
+	daemon D.qcow2
+	finalized_by_another
+	assert_status 75 chain-stream -n --qmp="$QMP" D.qcow2
+	assertEquals "of a dry run nothing is dismissed" 1 "$(jobs_left | wc -l)"
+	assert_status 0 chain-stream --qmp="$QMP" D.qcow2
+	assert_tidy
+	kill_holder
+	assert_content D.qcow2 "$HASH"
+}
+
+# While the first is at its last message: through a second socket nobody takes its job away
+testSecondSocket()
+{
+	need_daemon || return 0
+	make_chain
+	daemon D.qcow2
+	gate job-dismiss
+	start chain-stream --qmp=gate -b A.qcow2 D.qcow2
+	at_gate
+	assert_status 75 chain-stream --qmp="$QMP2" -n -b A.qcow2 D.qcow2
+	assert_status 75 chain-stream --qmp="$QMP2" -b A.qcow2 D.qcow2
+	assert_one_error
+	assert_err "chain-stream \(process $PID\) is at it"
+	assertEquals "the job is there" 1 "$(jobs_left | wc -l)"
+	# and if another client does, the merge is no worse
+	say "{\"execute\": \"job-dismiss\", \"arguments\": {\"id\": \"$(jobs_left)\"}}" >/dev/null
+	open_gate
+	finish
+	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"
+	kill_holder
+	assert_content D.qcow2 "$HASH"
+	assertEquals A.qcow2 "$(backing D.qcow2)"
+}
+
+# shellcheck disable=SC1091
+. shunit2

@@ -101,5 +101,49 @@ testSecondSocket()
 	assertEquals A.qcow2 "$(backing D.qcow2)"
 }
 
+# reader_is_held: at its first read of the words of D.qcow2
+reader_is_held()
+{
+	until_true 10 test -e GATE.held || fail "it did not read: $(cat "$WORK/bg.err")"
+}
+
+# A guest that makes the file longer while its tables are read: once when the merge looks
+# what there is, once when it looks what is missing. Then the same with a file that is damaged.
+testBusyGuest()
+{
+	local l1 l2
+
+	need_daemon && need cc || return 0
+	[ -e "$WORK/gate.so" ] || cc -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -O2 -shared -fPIC \
+		-o "$WORK/gate.so" "$TOP/tests/preload/gate.c" || fail "cannot compile gate.c"
+	make_chain
+	l1=0x$(peek D.qcow2 40 8)
+	l2=$((0x$(peek D.qcow2 "$l1" 8) & 0xfffffffffffe00))
+	daemon D.qcow2
+	touch GATE.armed
+	start env LD_PRELOAD="$WORK/gate.so" GATE_FILE=/D.qcow2 GATE_OFFSET=$l2 \
+		ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0" \
+		chain-stream --qmp="$QMP" -b A.qcow2 D.qcow2
+	reader_is_held
+	guest_fill 9 4M 64k
+	touch GATE.armed
+	rm GATE.held
+	reader_is_held
+	guest_fill 9 4500k 100k
+	rm GATE.held
+	finish
+	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"
+	HASH=$(guest_content)
+	kill_holder
+	assert_content D.qcow2 "$HASH"
+	assertEquals A.qcow2 "$(backing D.qcow2)"
+	# the word of guest offset 4928k, which nobody has written
+	poke D.qcow2 "$((l2 + 77 * 8))" 80 0 0 0 40 0 0 0
+	daemon D.qcow2
+	assert_status 65 chain-stream --qmp="$QMP" D.qcow2
+	assert_err 'guest offset 5046272 .*past the end'
+	assert_tidy
+}
+
 # shellcheck disable=SC1091
 . shunit2

@@ -35,14 +35,17 @@ int stream_finish(struct stream *s);
 /* What QEMU has in memory is in the file, and the file on the disk. */
 int stream_flush(struct stream *s);
 
-/* What there is to merge, by metadata: guest bytes of data, and of zeros to be kept. */
-int stream_survey(const struct stream *s, uint64_t *data, uint64_t *zeros);
+/*
+ * What there is to merge, by metadata: guest bytes of data, and of zeros to be kept. The
+ * errors of limit_check, too.
+ */
+int stream_survey(struct stream *s, uint64_t *data, uint64_t *zeros);
 
 /*
  * By the tables in the file: is there anything left that a swallowed layer would answer? 0,
- * or -EIO with how much.
+ * or -EIO with how much. -EAGAIN: they did not hold still; and the errors of limit_check.
  */
-int stream_verify(const struct stream *s);
+int stream_verify(struct stream *s);
 
 /* The chain as its headers tell it now; to be closed in every case. */
 int stream_open_chain(const struct stream *s, struct chain **out);

@@ -186,22 +186,39 @@ testControl()
 	merged_safely ""
 }
 
-# Errors of the disk: a pause until there is room again
-testOnError()
+# stands_still: the merge in the background says so
+stands_still()
 {
-	need_daemon && mount_new tmpfs 12M small || return 0
+	until_true 10 grep -q 'no space left.*until chain-stream --resume' "$WORK/bg.err" ||
+		fail "it goes on: $(cat "$WORK/bg.err")"
+}
+
+# The last 256 MiB are the guest's: a pause until there is room again
+testNoRoom()
+{
+	need_daemon && mount_new tmpfs 260M small || return 0
 	make_slow_chain 16
 	over small/D.qcow2 "$PWD/B.qcow2"
 	HASH=$(content small/D.qcow2)
 	daemon small/D.qcow2
+	start chain-stream --qmp="$QMP" --rate=4M --on-error=enospc small/D.qcow2
+	stands_still
+	job_is paused
+	assert_status 0 chain-stream --cancel small/D.qcow2
+	finish
+	assertEquals "$(cat "$WORK/bg.err")" 75 "$STATUS"
+	assert_tidy
+	assertTrue "it began" "[ $(stat -c %b small/D.qcow2) -gt 4096 ]"
+	assertTrue "the guest has room" "[ $(df --output=avail small | tail -n 1) -gt 245760 ]"
+	freeze small/D.qcow2
 	assert_status 74 chain-stream --qmp="$QMP" small/D.qcow2
 	assert_one_error
-	assert_err 'No space left on device'
-	assert_tidy
-	start chain-stream --qmp="$QMP" --on-error=enospc small/D.qcow2
-	job_is paused
-	mount -o remount,size=64M small
-	until_true 5 grep -q 'no space left' "$WORK/bg.err" || fail "$(cat "$WORK/bg.err")"
+	assert_err 'no space left: .* kept for the guest'
+	rm "$WORK/bg.err"
+	start chain-stream --qmp="$QMP" --on-error=stop small/D.qcow2
+	stands_still
+	assert_frozen
+	mount -o remount,size=1G small
 	assert_status 0 chain-stream --resume small/D.qcow2
 	finish
 	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"
@@ -209,22 +226,23 @@ testOnError()
 	assert_content small/D.qcow2 "$HASH"
 }
 
-# faulty ONCE: a daemon whose nodes were all given by name, and where reading B fails
+# faulty ONCE ERRNO: a daemon whose nodes were all given by name, and where reading B fails
 faulty()
 {
 	daemon D.qcow2 --blockdev driver=qcow2,node-name=a,read-only=on,file.driver=file,file.filename=A.qcow2 \
-		--blockdev "driver=blkdebug,node-name=faults,read-only=on,image.driver=file,image.filename=B.qcow2,inject-error.0.event=read_aio,inject-error.0.errno=5,inject-error.0.once=$1,inject-error.0.immediately=off" \
+		--blockdev "driver=blkdebug,node-name=faults,read-only=on,image.driver=file,image.filename=B.qcow2,inject-error.0.event=read_aio,inject-error.0.errno=$2,inject-error.0.once=$1,inject-error.0.immediately=off" \
 		--blockdev driver=qcow2,node-name=b,read-only=on,file=faults,backing=a \
 		--blockdev driver=qcow2,node-name=c,read-only=on,file.driver=file,file.filename=C.qcow2,backing=b
 }
 
 testErrors()
 {
-	local BACKING=,backing=c
+	local BACKING=,backing=c how
 
 	need_daemon || return 0
 	make_chain
-	faulty off
+	cp D.qcow2 pristine
+	faulty off 5
 	assert_status 74 chain-stream --qmp="$QMP" -b A.qcow2 D.qcow2
 	assert_one_error
 	assert_err 'Input/output error'
@@ -232,16 +250,22 @@ testErrors()
 	assertEquals C.qcow2 "$(backing D.qcow2)"
 	assert_tidy
 	kill_holder
-	faulty on
-	start chain-stream --qmp="$QMP" --on-error=stop -b A.qcow2 D.qcow2
-	job_is paused
-	until_true 5 grep -q 'until chain-stream --resume' "$WORK/bg.err" || fail "$(cat "$WORK/bg.err")"
-	assert_status 0 chain-stream --resume D.qcow2
-	finish
-	assertEquals 0 "$STATUS"
-	kill_holder
-	assert_content D.qcow2 "$HASH"
-	assertEquals A.qcow2 "$(backing D.qcow2)"
+	for how in stop/5/error enospc/28/no.space.left; do
+		IFS=/ read -ra how <<<"$how"
+		cp pristine D.qcow2
+		faulty on "${how[1]}"
+		rm -f "$WORK/bg.err"
+		start chain-stream --qmp="$QMP" --on-error="${how[0]}" -b A.qcow2 D.qcow2
+		job_is paused
+		until_true 5 grep -q "${how[2]}.* until chain-stream --resume" "$WORK/bg.err" ||
+			fail "$(cat "$WORK/bg.err")"
+		assert_status 0 chain-stream --resume D.qcow2
+		finish
+		assertEquals 0 "$STATUS"
+		kill_holder
+		assert_content D.qcow2 "$HASH"
+		assertEquals A.qcow2 "$(backing D.qcow2)"
+	done
 }
 
 # What QEMU would get wrong without a word

@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
 #include "chain/name.h"
+#include "image/room.h"
 #include "page/reader.h"
 #include "qemu/stream.h"
 
@@ -235,14 +235,13 @@ static int carry_out(struct stream *s)
 {
 	struct merge *m = &s->m;
 	CLEANUP_FREE char *sentence = NULL;
-	uint64_t data, zeros;
 	int err = publish(s);
 
 	if (!err)
 		err = merge_note_swallowed(m);
 	if (err)
 		return err;
-	err = stream_survey(s, &data, &zeros);
+	err = stream_survey(s, &s->data, &s->zeros);
 	if (!err)
 		err = stream_start(s);
 	if (!err)
@@ -250,10 +249,10 @@ static int carry_out(struct stream *s)
 	if (!err)
 		err = stream_finish(s);
 	if (!err) {
-		m->counts.copied = data;
-		m->counts.zeroed = zeros;
+		m->counts.copied = s->data;
+		m->counts.zeroed = s->zeros;
 		m->counts.skipped = m->counts.total -
-				    min_u64(m->counts.total, data + zeros);
+				    min_u64(m->counts.total, s->data + s->zeros);
 	}
 	if (err && s->job.id[0]) {
 		progress_state(&m->progress, MERGE_ABORTING);
@@ -262,15 +261,6 @@ static int carry_out(struct stream *s)
 		fail_give(err, sentence);
 	}
 	return err;
-}
-
-static uint64_t space_free(const struct image *img)
-{
-	struct statvfs fs;
-
-	if (fstatvfs(img->data_fd, &fs) < 0)
-		return UINT64_MAX;
-	return (uint64_t)fs.f_bavail * fs.f_frsize;
 }
 
 /*
@@ -316,7 +306,7 @@ static int run(struct stream *s)
 	if (err || r->nothing_to_do)
 		return err;
 	r->old_file_size = r->new_file_size = merge_active(m)->file_size;
-	r->space_free = space_free(merge_active(m));
+	r->space_free = room_free(merge_active(m));
 	err = s->options.dry_run ? predict(m) : carry_out(s);
 	if (!s->options.dry_run && fstat(merge_active(m)->fd, &st) == 0)
 		r->new_file_size = (uint64_t)st.st_size;

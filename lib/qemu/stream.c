@@ -8,9 +8,18 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "image/room.h"
 
 #define WATCH_MS 100
 #define QUERY_MS 200u
+
+/* Nobody could take a stop back without a page. */
+static enum merge_on_error how(const struct stream *s)
+{
+	enum merge_on_error wanted = s->options.on_error;
+
+	return s->m.progress.page || wanted == ON_ERROR_IGNORE ? wanted : ON_ERROR_REPORT;
+}
 
 static const char *on_error(const struct stream *s)
 {
@@ -20,12 +29,8 @@ static const char *on_error(const struct stream *s)
 		[ON_ERROR_IGNORE] = "ignore",
 		[ON_ERROR_ENOSPC] = "enospc",
 	};
-	enum merge_on_error how = s->options.on_error;
 
-	/* Nobody could take a stop back without a page. */
-	if (!s->m.progress.page && how != ON_ERROR_IGNORE)
-		how = ON_ERROR_REPORT;
-	return names[how];
+	return names[how(s)];
 }
 
 /* base: the node of the new base, NULL for none. */
@@ -78,6 +83,71 @@ static int try_bases(struct stream *s)
 	return err;
 }
 
+/* Would the guest find too little room for its own writes? */
+static bool is_short(const struct stream *s)
+{
+	return s->data + s->zeros && room_is_short(merge_active(&s->m)->data_fd);
+}
+
+static bool stops_when_short(const struct stream *s)
+{
+	return how(s) == ON_ERROR_STOP || how(s) == ON_ERROR_ENOSPC;
+}
+
+static int no_room(const struct stream *s)
+{
+	char have[SIZE_TEXT];
+
+	return fail(
+		ENOSPC,
+		"no space left: its file system has %s, and the last 256 MiB (or 1 %%) "
+		"are kept for the guest; free some space",
+		size_format(room_free(merge_active(&s->m)), have));
+}
+
+/* Until somebody resumes, as after an error of QEMU's. */
+static void stand_still(struct stream *s)
+{
+	const struct merge_observer *to = s->m.progress.observer;
+	CLEANUP_FREE char *sentence = NULL;
+
+	no_room(s);
+	if (asprintf(&sentence, "%s: %s; it stands still until chain-stream --resume",
+		     s->options.image, fail_sentence()) < 0)
+		sentence = NULL;
+	fail_clear();
+	s->m.progress.paused = true;
+	page_pause(s->m.progress.page);
+	limit_set_pause(&s->m.limit, true);
+	if (to && to->error)
+		to->error(to->opaque, "write", "stop", sentence ? sentence : "", true);
+}
+
+/* A job would take what is left before it could be paused: there is none yet. */
+static int await_room(struct stream *s)
+{
+	struct progress *p = &s->m.progress;
+	int err = 0;
+
+	while (!err) {
+		bool tight = is_short(s);
+
+		if (!tight && !p->paused)
+			break;
+		if (tight && !stops_when_short(s))
+			return no_room(s);
+		if (!p->paused)
+			stand_still(s);
+		err = qmp_wait(s->q, WATCH_MS);
+		if (err < 0)
+			break;
+		stream_events(s);
+		progress_watch(p);
+		err = limit_check(&s->m.limit);
+	}
+	return err;
+}
+
 int stream_start(struct stream *s)
 {
 	const struct image *base = setup_new_base(&s->m.setup);
@@ -93,6 +163,9 @@ int stream_start(struct stream *s)
 		s->speed = s->job.speed;
 		return 0;
 	}
+	progress_state(&s->m.progress, MERGE_RUNNING);
+	if (!err)
+		err = await_room(s);
 	if (err)
 		return err;
 	memcpy(s->job.id, wanted.id, sizeof(wanted.id));
@@ -185,6 +258,18 @@ static int steer(struct stream *s)
 	return err;
 }
 
+/* Once all is copied nothing more is taken. */
+static int look_for_room(struct stream *s)
+{
+	if (s->paused || s->job.state >= MERGE_WAITING || !is_short(s))
+		return 0;
+	if (!stops_when_short(s))
+		return no_room(s);
+	stand_still(s);
+	s->paused = true;
+	return unless_refused(s, job_tell(s->q, &s->job, "job-pause"));
+}
+
 static int look(struct stream *s, uint64_t *looked_ms)
 {
 	struct progress *p = &s->m.progress;
@@ -200,7 +285,7 @@ static int look(struct stream *s, uint64_t *looked_ms)
 		return fail(ECANCELED, "another client of this QEMU took the merge away");
 	p->counts.total = max_u64(p->counts.total, s->job.len);
 	p->counts.done = max_u64(p->counts.done, s->job.offset);
-	return 0;
+	return look_for_room(s);
 }
 
 int stream_watch(struct stream *s)

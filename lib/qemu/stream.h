@@ -20,6 +20,7 @@ struct stream {
 	struct nodes nodes;
 	struct node node; /* of the active image */
 	struct job job;
+	uint64_t data, zeros; /* to be merged, by stream_survey before the start */
 	bool ended; /* a job of ours had, when we came */
 	bool paused; /* as QEMU has it */
 	uint64_t speed; /* as QEMU has it, bytes per second */

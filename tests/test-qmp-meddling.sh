@@ -145,5 +145,39 @@ testBusyGuest()
 	assert_tidy
 }
 
+# killed_merge OPTION...: its job goes on in QEMU
+killed_merge()
+{
+	start chain-stream --qmp="$QMP" --rate=256k "$@"
+	qmp_merge_runs
+	kill -9 "$PID"
+	finish
+	rm -f "$CHAIN_RUNTIME_DIR"/*
+}
+
+# A killed run wanted the same base under another name; or another base, whose inode has the
+# same number on another file system: its job is not taken for ours.
+testTakenOver()
+{
+	need_daemon && mount_new tmpfs 300M one && mount_new tmpfs 300M two || return 0
+	new one/A.qcow2 4M
+	fill one/A.qcow2 1 0 4M
+	over two/B.qcow2 "$PWD/one/A.qcow2"
+	fill two/B.qcow2 2 0 2M
+	over C.qcow2 "$PWD/two/B.qcow2"
+	fill C.qcow2 3 1M 2M
+	over D.qcow2 "$PWD/C.qcow2"
+	HASH=$(content D.qcow2)
+	assertEquals "the inodes" "$(stat -c %i one/A.qcow2)" "$(stat -c %i two/B.qcow2)"
+	daemon D.qcow2
+	killed_merge -b one/A.qcow2 D.qcow2
+	killed_merge -b two/B.qcow2 D.qcow2
+	assert_status 0 chain-stream --qmp="$QMP" --backing-string=two/B.qcow2 -b two/B.qcow2 D.qcow2
+	assertEquals two/B.qcow2 "$(backing D.qcow2)"
+	assert_tidy
+	kill_holder
+	assert_content D.qcow2 "$HASH"
+}
+
 # shellcheck disable=SC1091
 . shunit2

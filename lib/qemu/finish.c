@@ -17,7 +17,8 @@
 int stream_flush(struct stream *s)
 {
 	const struct image *img = merge_active(&s->m);
-	int err = flush_node(s->q, &s->schema, s->node.name, s->m.held.ino);
+	int err = flush_node(s->q, &s->schema, s->node.name, s->m.held.dev,
+			     s->m.held.ino);
 
 	if (!err)
 		err = sync_data(img->fd);

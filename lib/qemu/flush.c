@@ -7,9 +7,10 @@
 
 #include "base/fail.h"
 
-static void filter_name(char out[static NODE_NAME], ino_t ino)
+/* 31 bytes, of which a device takes 8 at most, and an inode 16. */
+static void filter_name(char out[static NODE_NAME], dev_t dev, ino_t ino)
 {
-	snprintf(out, NODE_NAME, "chain-flush-%jx", (uintmax_t)ino);
+	snprintf(out, NODE_NAME, "flush-%jx-%jx", (uintmax_t)dev, (uintmax_t)ino);
 }
 
 static bool has_hmp(const struct schema *s)
@@ -52,12 +53,12 @@ static int remove_filter(struct qmp *q, const char *name)
 	return qmp_call(q, "blockdev-del", json_pack("{s:s}", "node-name", name), NULL);
 }
 
-static int by_filter(struct qmp *q, const char *node, ino_t ino)
+static int by_filter(struct qmp *q, const char *node, dev_t dev, ino_t ino)
 {
 	char name[NODE_NAME];
 	int err;
 
-	filter_name(name, ino);
+	filter_name(name, dev, ino);
 	err = qmp_call(q, "blockdev-add",
 		       json_pack("{s:s, s:s, s:s}", "driver", "copy-on-read", "node-name",
 				 name, "file", node),
@@ -65,19 +66,20 @@ static int by_filter(struct qmp *q, const char *node, ino_t ino)
 	return err ? err : remove_filter(q, name);
 }
 
-int flush_node(struct qmp *q, const struct schema *s, const char *node, ino_t ino)
+int flush_node(struct qmp *q, const struct schema *s, const char *node, dev_t dev,
+	       ino_t ino)
 {
 	if (has_hmp(s) && is_word(node))
 		return by_hmp(q, node);
 	if (!has_filter(s))
 		return fail(ENXIO, "this QEMU cannot flush the node \"%s\"", node);
-	return by_filter(q, node, ino);
+	return by_filter(q, node, dev, ino);
 }
 
-int flush_tidy(struct qmp *q, const struct nodes *n, ino_t ino)
+int flush_tidy(struct qmp *q, const struct nodes *n, dev_t dev, ino_t ino)
 {
 	char name[NODE_NAME];
 
-	filter_name(name, ino);
+	filter_name(name, dev, ino);
 	return nodes_has(n, name) ? remove_filter(q, name) : 0;
 }

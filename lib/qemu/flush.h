@@ -14,11 +14,12 @@
 #include "qemu/node.h"
 #include "qemu/schema.h"
 
-/* -ENXIO: this QEMU has neither of the two. ino: of the image, for the filter's name. */
+/* -ENXIO: this QEMU has neither of the two. dev, ino: of the image, for the filter's name. */
 int flush_can(const struct schema *s);
-int flush_node(struct qmp *q, const struct schema *s, const char *node, ino_t ino);
+int flush_node(struct qmp *q, const struct schema *s, const char *node, dev_t dev,
+	       ino_t ino);
 
 /* Take away the filter that a killed run may have left. */
-int flush_tidy(struct qmp *q, const struct nodes *n, ino_t ino);
+int flush_tidy(struct qmp *q, const struct nodes *n, dev_t dev, ino_t ino);
 
 #endif

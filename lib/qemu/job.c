@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <zlib.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
@@ -26,13 +27,16 @@ static void prefix(char *out, size_t size, dev_t dev, ino_t ino)
 	snprintf(out, size, "chain-%jx-%jx-", (uintmax_t)dev, (uintmax_t)ino);
 }
 
-void job_name(struct job *j, dev_t dev, ino_t ino, ino_t base)
+void job_name(struct job *j, dev_t dev, ino_t ino, const struct image *base,
+	      const char *name)
 {
-	size_t length;
+	size_t length, n = name ? strlen(name) : 0;
 
 	prefix(j->id, sizeof(j->id), dev, ino);
 	length = strlen(j->id);
-	snprintf(j->id + length, sizeof(j->id) - length, "%jx", (uintmax_t)base);
+	snprintf(j->id + length, sizeof(j->id) - length, "%jx-%jx-%lx",
+		 base ? (uintmax_t)base->dev : 0, base ? (uintmax_t)base->ino : 0,
+		 crc32(0, (const Bytef *)(n ? name : ""), (uInt)n));
 }
 
 /* States that we do not know (ready, standby: of other types) count as running. */

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A block job of ours in a QEMU. Its id is made from the inodes of the image and of the new
- * base, so that after a kill the next run finds it and goes on:
+ * A block job of ours in a QEMU. Its id says all that it will have done at its end: to which
+ * image, onto which new base (0-0 for none), and the name that the header is to have for
+ * that, of which it has a checksum. So after a kill the next run finds it, and goes on with
+ * it if it is what it wants. In hex:
  *
- *	chain-<st_dev>-<st_ino>-<st_ino of the base, 0 for none>	in hex
+ *	chain-<st_dev>-<st_ino>-<st_dev of the base>-<st_ino of the base>-<name>
  */
 #ifndef QEMU_JOB_H
 #define QEMU_JOB_H
 
+#include "image/image.h"
 #include "job/merge.h"
 #include "qemu/qmp.h"
 
-#define JOB_ID 64
+#define JOB_ID 96
 
 struct job {
 	char id[JOB_ID];
@@ -23,8 +26,9 @@ struct job {
 	char *error; /* why it ended, QEMU's words; NULL: none, or not yet */
 };
 
-/* The id of a merge of this image onto this base (base: 0 for none). */
-void job_name(struct job *j, dev_t dev, ino_t ino, ino_t base);
+/* The id of a merge of this image onto this base under this name (NULL, NULL: none). */
+void job_name(struct job *j, dev_t dev, ino_t ino, const struct image *base,
+	      const char *name);
 
 /* Any job of ours on this image, whatever its base: j->id is set if it is found. */
 int job_find(struct qmp *q, struct job *j, dev_t dev, ino_t ino);

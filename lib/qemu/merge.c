@@ -192,10 +192,11 @@ static int check_chain(const struct stream *s)
 /* Of a run that was killed: its filter goes, and what its job did is flushed. */
 static int tidy(struct stream *s)
 {
-	int err = flush_tidy(s->q, &s->nodes, s->m.held.ino);
+	int err = flush_tidy(s->q, &s->nodes, s->m.held.dev, s->m.held.ino);
 
 	if (!err && s->ended)
-		err = flush_node(s->q, &s->schema, s->node.name, s->m.held.ino);
+		err = flush_node(s->q, &s->schema, s->node.name, s->m.held.dev,
+				 s->m.held.ino);
 	return err;
 }
 

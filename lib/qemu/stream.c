@@ -154,8 +154,8 @@ int stream_start(struct stream *s)
 	struct job wanted = {0};
 	int err = 0;
 
-	job_name(&wanted, s->m.held.dev, s->m.held.ino, base ? base->ino : 0);
-	/* of a run that was killed, onto something else: what it merged stays */
+	job_name(&wanted, s->m.held.dev, s->m.held.ino, base, s->m.setup.string);
+	/* of a run that was killed, and was to end otherwise: what it merged stays */
 	if (s->job.found && strcmp(s->job.id, wanted.id) != 0)
 		err = job_end(s->q, &s->job);
 	else if (s->job.found) {

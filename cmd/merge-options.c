@@ -161,7 +161,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	}
 	err = parse_option(args, key, arg);
-	if (!err)
+	if (!err && key != KEY_QMP)
 		args->tuned = true;
 	return err;
 }

@@ -152,7 +152,6 @@ killed_merge()
 	qmp_merge_runs
 	kill -9 "$PID"
 	finish
-	rm -f "$CHAIN_RUNTIME_DIR"/*
 }
 
 # A killed run wanted the same base under another name; or another base, whose inode has the
@@ -174,6 +173,39 @@ testTakenOver()
 	killed_merge -b two/B.qcow2 D.qcow2
 	assert_status 0 chain-stream --qmp="$QMP" --backing-string=two/B.qcow2 -b two/B.qcow2 D.qcow2
 	assertEquals two/B.qcow2 "$(backing D.qcow2)"
+	assert_tidy
+	kill_holder
+	assert_content D.qcow2 "$HASH"
+}
+
+# The job of a killed run can be ended, and every run ends it, at the latest
+testOrphans()
+{
+	need_daemon || return 0
+	make_slow_chain 8
+	daemon D.qcow2
+	killed_merge D.qcow2
+	assert_status 69 chain-stream --cancel D.qcow2
+	assert_one_error
+	assert_err 'died, .* add --qmp'
+	assert_status 64 chain-stream --pause --qmp="$QMP" D.qcow2
+	assert_one_error
+	assertFalse "a job is there" no_jobs
+	CHAIN_QMP=$QMP assert_status 0 chain-stream --cancel D.qcow2
+	assertTrue "it is ended" no_jobs
+	assert_status 69 chain-stream --cancel --qmp="$QMP" D.qcow2
+	assert_err 'has no job'
+	killed_merge D.qcow2
+	mv A.qcow2 away
+	assert_status 66 chain-stream -n --qmp="$QMP" D.qcow2
+	assertFalse "a dry run ends nothing" no_jobs
+	assert_status 66 chain-stream --qmp="$QMP" D.qcow2
+	assertTrue "the run that failed ended it" no_jobs
+	mv away A.qcow2
+	killed_merge D.qcow2
+	say "{\"execute\": \"job-cancel\", \"arguments\": {\"id\": \"$(jobs_left)\"}}" >/dev/null
+	job_is concluded
+	assert_status 0 chain-stream --qmp="$QMP" D.qcow2
 	assert_tidy
 	kill_holder
 	assert_content D.qcow2 "$HASH"

@@ -162,6 +162,8 @@ int job_end(struct qmp *q, struct job *j)
 		err = job_await(q, j, MERGE_CONCLUDED, END_MS);
 	if (!err && j->found)
 		err = job_tell(q, j, "job-dismiss");
+	if (!err)
+		j->found = false;
 	qmp_hurry(q, 0);
 	return err;
 }

@@ -75,6 +75,13 @@ static int find_image(struct held *h, const char *path)
 	return 0;
 }
 
+/* Somebody of us who lives is at it. */
+static void forget_job(struct stream *s)
+{
+	s->job.found = false;
+	s->job.id[0] = '\0';
+}
+
 /*
  * Ours of a run that was killed, if none of us lives who is at it: the page is looked at
  * after the job was seen, since it is there first and goes last. A job that ended is
@@ -87,10 +94,11 @@ static int find_job(struct stream *s)
 
 	if (!err)
 		err = check_page(&s->m.held);
+	if (err)
+		forget_job(s);
 	if (err || !s->job.found || s->job.state < MERGE_ABORTING || s->options.dry_run)
 		return err;
 	s->ended = true;
-	s->job.found = false;
 	return job_end(s->q, &s->job);
 }
 
@@ -235,14 +243,15 @@ static int predict(struct merge *m)
 static int carry_out(struct stream *s)
 {
 	struct merge *m = &s->m;
-	CLEANUP_FREE char *sentence = NULL;
 	int err = publish(s);
 
-	if (!err)
-		err = merge_note_swallowed(m);
-	if (err)
+	if (err) {
+		forget_job(s);
 		return err;
-	err = stream_survey(s, &s->data, &s->zeros);
+	}
+	err = merge_note_swallowed(m);
+	if (!err)
+		err = stream_survey(s, &s->data, &s->zeros);
 	if (!err)
 		err = stream_start(s);
 	if (!err)
@@ -255,13 +264,27 @@ static int carry_out(struct stream *s)
 		m->counts.skipped = m->counts.total -
 				    min_u64(m->counts.total, s->data + s->zeros);
 	}
-	if (err && s->job.id[0]) {
-		progress_state(&m->progress, MERGE_ABORTING);
-		sentence = fail_take();
-		job_end(s->q, &s->job);
-		fail_give(err, sentence);
-	}
 	return err;
+}
+
+/*
+ * Failed or stopped: a job that nobody watches would be in the way of all others. The error
+ * stays; that the job does, too, is told.
+ */
+static void end_job(struct stream *s, int err)
+{
+	CLEANUP_FREE char *sentence = fail_take();
+	int left;
+
+	progress_state(&s->m.progress, MERGE_ABORTING);
+	left = job_end(s->q, &s->job);
+	if (!left || (left == -ENXIO && !qmp_refused(s->q)))
+		fail_give(err, sentence);
+	else
+		fail(-err,
+		     "%s; the job %s is still in this QEMU, and chain-stream --cancel "
+		     "--qmp=%s ends it",
+		     sentence ? sentence : "stopped", s->job.id, s->endpoint.socket);
 }
 
 /*
@@ -291,19 +314,24 @@ static int open_setup(struct stream *s)
 	return err ? err : check_chain(s);
 }
 
-static int run(struct stream *s)
+static int prepare(struct stream *s)
 {
-	struct merge *m = &s->m;
-	struct merge_result *r = m->result;
-	struct stat st;
 	int err = find_node(s);
 
 	if (!err && !s->options.dry_run)
 		err = tidy(s);
 	if (!err)
 		err = rebase_as_stream(s);
-	if (!err)
-		err = open_setup(s);
+	return err ? err : open_setup(s);
+}
+
+static int run(struct stream *s)
+{
+	struct merge *m = &s->m;
+	struct merge_result *r = m->result;
+	struct stat st;
+	int err = prepare(s);
+
 	if (err || r->nothing_to_do)
 		return err;
 	r->old_file_size = r->new_file_size = merge_active(m)->file_size;
@@ -354,6 +382,8 @@ int qemu_merge(const struct merge_options *o, const char *qmp,
 		err = find_image(&m->held, o->image);
 	if (!err)
 		err = run(&s);
+	if (err && s.job.id[0] && !o->dry_run)
+		end_job(&s, err);
 	if (err) {
 		fail_in(err, o->image);
 		page_failed(m->progress.page, err, fail_sentence());

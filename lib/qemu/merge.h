@@ -29,4 +29,10 @@
 int qemu_merge(const struct merge_options *o, const char *qmp,
 	       const struct merge_observer *observer, struct merge_result *r);
 
+/*
+ * End the job in the QEMU at qmp of a merge of this image whose run was killed; what it
+ * copied stays. -ENXIO: there is none; others as of qmp_connect.
+ */
+int qemu_cancel(const char *image, const char *qmp, const volatile sig_atomic_t *stop);
+
 #endif

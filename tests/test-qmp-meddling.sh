@@ -178,6 +178,25 @@ testTakenOver()
 	assert_content D.qcow2 "$HASH"
 }
 
+# A QEMU whose names lead nowhere from here, since it has left the folder that they are in
+testNamesThatLeadNowhere()
+{
+	need_machine || return 0
+	make_chain
+	QMP=$PWD/q
+	qemu-system-x86_64 -accel tcg -m 64 -nodefaults -no-user-config -display none -S \
+		-daemonize -pidfile pid -qmp "unix:$QMP,server=on,wait=off" \
+		-drive file=D.qcow2,format=qcow2,if=virtio,node-name=disk || fail "no QEMU"
+	HOLDER=$(cat pid)
+	later "kill -9 $HOLDER"
+	assert_status 69 chain-stream --qmp="$QMP" -b A.qcow2 D.qcow2
+	assert_err '--qmp=SOCKET,NODE'
+	assert_status 0 chain-stream --qmp="$QMP,disk" -b A.qcow2 D.qcow2
+	kill -9 "$HOLDER"
+	assert_content D.qcow2 "$HASH"
+	assertEquals A.qcow2 "$(backing D.qcow2)"
+}
+
 # The job of a killed run can be ended, and every run ends it, at the latest
 testOrphans()
 {

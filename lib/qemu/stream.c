@@ -83,6 +83,64 @@ static int try_bases(struct stream *s)
 	return err;
 }
 
+/* What QEMU calls the image at that depth of its chain, NULL: it does not say. */
+static const char *name_at(const struct node *top, size_t depth)
+{
+	const json_t *image = top->image;
+
+	while (image && depth--)
+		image = json_object_get(image, "backing-image");
+	return json_string_value(json_object_get(image, "filename"));
+}
+
+/* An image of that name as QEMU writes names; its own node-name, NULL: it is none. */
+static const char *node_of_name(const json_t *entry, const char *name)
+{
+	const char *file = json_string_value(json_object_get(entry, "file"));
+	const char *driver = json_string_value(json_object_get(entry, "drv"));
+
+	if (!file || !driver || strcmp(file, name) != 0 ||
+	    (strcmp(driver, "qcow2") != 0 && strcmp(driver, "raw") != 0))
+		return NULL;
+	return json_string_value(json_object_get(entry, "node-name"));
+}
+
+static bool leads_here(const struct stream *s, const struct image *base)
+{
+	struct node node;
+	size_t at = 0;
+
+	return nodes_next(&s->nodes, base->dev, base->ino, &at, &node);
+}
+
+/*
+ * The names of QEMU lead nowhere from here (relative ones, say, and it has gone to another
+ * folder since): the base is what it has so many images below the top. That these are the
+ * files that the headers name is believed, as by nodes_same_chain.
+ */
+static int try_names(struct stream *s)
+{
+	const char *name = name_at(&s->node, s->m.setup.keep);
+	int err = -ENOENT;
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach(s->nodes.list, i, entry)
+	{
+		const char *node = name ? node_of_name(entry, name) : NULL;
+
+		if (!node)
+			continue;
+		err = block_stream(s, node);
+		if (!err || !qmp_refused(s->q) || err == -EAGAIN)
+			return err;
+	}
+	if (err == -ENOENT)
+		err = fail(ENXIO, "this QEMU has no node of %s; merge it all, or at rest",
+			   setup_new_base(&s->m.setup)->path);
+	return err;
+}
+
 /* Would the guest find too little room for its own writes? */
 static bool is_short(const struct stream *s)
 {
@@ -170,7 +228,7 @@ int stream_start(struct stream *s)
 		return err;
 	memcpy(s->job.id, wanted.id, sizeof(wanted.id));
 	s->speed = s->m.progress.speed;
-	err = try_bases(s);
+	err = base && !leads_here(s, base) ? try_names(s) : try_bases(s);
 	return err ? err : job_query(s->q, &s->job);
 }
 

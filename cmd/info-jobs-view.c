@@ -112,16 +112,25 @@ static const enum column dispensable[] = {
 	COLUMN_REFLINKED,  COLUMN_COPIED, COLUMN_TYPE,
 };
 
+/* The page of a merge through QEMU is the worker's: it says nothing of the QEMU's life. */
+static bool is_dead(const struct page_view *v)
+{
+	return !v->owner_alive && v->owner_kind != PAGE_QEMU;
+}
+
 /* Of a merge at rest it is the worker itself. */
 static void set_owner(struct libscols_line *line, const struct page_view *v)
 {
+	char pid[16] = "";
+
 	CLEANUP_FREE char *program = common_text(v->owner_program);
 	CLEANUP_FREE char *text = NULL;
 
 	if (v->owner_kind == PAGE_OFFLINE || !program)
 		return;
-	if (asprintf(&text, "%d %s%s", (int)v->owner_pid, program,
-		     v->owner_alive ? "" : " (dead)") < 0)
+	if (v->owner_pid)
+		snprintf(pid, sizeof(pid), "%d ", (int)v->owner_pid);
+	if (asprintf(&text, "%s%s%s", pid, program, is_dead(v) ? " (dead)" : "") < 0)
 		text = NULL;
 	set_cell(line, COLUMN_OWNER, text ? text : "?");
 }
@@ -281,7 +290,9 @@ static json_t *job_json(const struct page_view *v)
 	json_object_set_new(job, "owner-pid", json_integer(v->owner_pid));
 	json_object_set_new(job, "owner-program", json_text(v->owner_program));
 	json_object_set_new(job, "owner-kind", json_string(info_owner_kind(v)));
-	json_object_set_new(job, "owner-alive", json_boolean(v->owner_alive));
+	json_object_set_new(job, "owner-alive",
+			    v->owner_alive || is_dead(v) ? json_boolean(v->owner_alive)
+							 : json_null());
 	json_object_set_new(job, "uid", json_integer(v->uid));
 	json_object_set_new(job, "read", json_bytes(p->read));
 	json_object_set_new(job, "written", json_bytes(p->written));

@@ -197,6 +197,23 @@ testNamesThatLeadNowhere()
 	assertEquals A.qcow2 "$(backing D.qcow2)"
 }
 
+# From a container QEMU's pid cannot be seen
+testNoPid()
+{
+	need_root && need_daemon && need unshare || return 0
+	make_slow_chain 4
+	daemon "$PWD/D.qcow2"
+	start unshare --fork --pid --kill-child chain-stream --qmp="$QMP" --rate=512k D.qcow2
+	qmp_merge_runs
+	run chain-info --jobs --json D.qcow2
+	assertEquals "0 qemu qemu" "$(jq -r '.[] |
+		"\(."owner-pid") \(."owner-kind") \(."owner-program")"' "$WORK/out")"
+	assert_status 0 chain-stream --cancel D.qcow2
+	finish
+	assertEquals "$(cat "$WORK/bg.err")" 75 "$STATUS"
+	assert_tidy
+}
+
 # The job of a killed run can be ended, and every run ends it, at the latest
 testOrphans()
 {
@@ -204,6 +221,9 @@ testOrphans()
 	make_slow_chain 8
 	daemon D.qcow2
 	killed_merge D.qcow2
+	run chain-info --jobs
+	assert_out " dead .* $HOLDER qemu-storage"
+	assert_no_out '\(dead\)'
 	assert_status 69 chain-stream --cancel D.qcow2
 	assert_one_error
 	assert_err 'died, .* add --qmp'

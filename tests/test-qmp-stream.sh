@@ -393,6 +393,8 @@ testRebase()
 	assert_status 69 chain-rebase --qmp="$QMP" -b X.qcow2 -F qcow2 D.qcow2
 	assert_one_error
 	assert_err 'X.qcow2 is not in its chain.* stop the guest'
+	assert_status 66 chain-rebase --qmp="$QMP" -b typo.qcow2 D.qcow2
+	assert_err 'typo.qcow2: cannot open'
 	assert_status 75 chain-rebase --qmp="$QMP" -u -b A.qcow2 -F qcow2 D.qcow2
 	assert_status 64 chain-rebase --qmp="$QMP" -b A.qcow2 -F raw D.qcow2
 	assert_status 0 chain-rebase --qmp="$QMP" -b "$PWD/B.qcow2" -F qcow2 D.qcow2

@@ -87,7 +87,8 @@ static int finalize(struct stream *s)
 	int err = job_tell(s->q, &s->job, "job-finalize");
 
 	if (!err)
-		err = job_await(s->q, &s->job, MERGE_CONCLUDED, FINALIZE_MS);
+		err = job_await(s->q, &s->job, MERGE_CONCLUDED, FINALIZE_MS,
+				s->options.stop);
 	stream_events(s);
 	if (!err && s->job.found && s->job.error)
 		err = job_failure(&s->job);

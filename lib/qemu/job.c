@@ -129,7 +129,8 @@ int job_tell(struct qmp *q, const struct job *j, const char *command)
 	return qmp_call(q, command, json_pack("{s:s}", "id", j->id), NULL);
 }
 
-int job_await(struct qmp *q, struct job *j, enum merge_state state, unsigned ms)
+int job_await(struct qmp *q, struct job *j, enum merge_state state, unsigned ms,
+	      const volatile sig_atomic_t *stop)
 {
 	const struct timespec pause = {.tv_nsec = LOOK_MS * 1000000};
 	uint64_t end = clock_ms() + ms;
@@ -139,6 +140,8 @@ int job_await(struct qmp *q, struct job *j, enum merge_state state, unsigned ms)
 
 		if (err || !j->found || j->state >= state)
 			return err;
+		if (stop && *stop)
+			return fail(EINTR, "stopped by a signal");
 		if (clock_ms() >= end)
 			return fail(ETIMEDOUT, "the job %s of this QEMU does not end",
 				    j->id);
@@ -159,7 +162,7 @@ int job_end(struct qmp *q, struct job *j)
 			err = 0;
 	}
 	if (!err && j->found)
-		err = job_await(q, j, MERGE_CONCLUDED, END_MS);
+		err = job_await(q, j, MERGE_CONCLUDED, END_MS, NULL);
 	if (!err && j->found)
 		err = job_tell(q, j, "job-dismiss");
 	if (!err)

@@ -46,8 +46,12 @@ int job_tell(struct qmp *q, const struct job *j, const char *command);
  */
 int job_end(struct qmp *q, struct job *j);
 
-/* Wait until it is in that state or a later one; *stop of the session ends it. */
-int job_await(struct qmp *q, struct job *j, enum merge_state state, unsigned ms);
+/*
+ * Wait until it is in that state or a later one, or gone. -ETIMEDOUT: not within ms; -EINTR:
+ * *stop (NULL: none).
+ */
+int job_await(struct qmp *q, struct job *j, enum merge_state state, unsigned ms,
+	      const volatile sig_atomic_t *stop);
 
 /* The error of a job that failed, as an errno with QEMU's words. */
 int job_failure(const struct job *j);

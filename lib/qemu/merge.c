@@ -136,6 +136,7 @@ static int rebase_as_stream(struct stream *s)
 {
 	struct merge_options *o = &s->options;
 	struct chain *chain = NULL;
+	struct stat st;
 	size_t depth;
 	int err = 0;
 
@@ -144,6 +145,8 @@ static int rebase_as_stream(struct stream *s)
 	o->type = MERGE_STREAM;
 	if (!o->base)
 		return 0;
+	if (stat(o->base, &st) < 0)
+		return fail_errno(errno, "%s: cannot open", o->base);
 	err = stream_open_chain(s, &chain);
 	if (!err && chain_find(chain, o->base, &depth) < 0)
 		err = fail(ENXIO,
@@ -218,7 +221,7 @@ static int publish(struct stream *s)
 		.image = image ? image : s->options.image,
 		.base = below ? below : "",
 		.speed = s->options.rate,
-		.holder = qmp_pid(s->q),
+		.holder = qmp_pid(s->q) > 0 ? qmp_pid(s->q) : -1,
 	};
 	int err = page_publish(&s->m.progress.page, s->m.held.dev, s->m.held.ino, &job);
 

@@ -136,7 +136,8 @@ static int say_where_it_is(const char *image, int err)
 
 	if (!was_in_qemu(image))
 		return fail_give(err, sentence);
-	return fail(-err, "%s, and its job may go on in QEMU; add --qmp=SOCKET to end that",
+	return fail(-err,
+		    "%s, and its job may go on in QEMU; add --qmp=SOCKET to end that",
 		    sentence ? sentence : "the merge died");
 }
 

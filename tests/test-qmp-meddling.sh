@@ -107,6 +107,18 @@ reader_is_held()
 	until_true 10 test -e GATE.held || fail "it did not read: $(cat "$WORK/bg.err")"
 }
 
+# held_up_at OFFSET COMMAND...: `start`, and its first read of D.qcow2 there is held up
+held_up_at()
+{
+	local offset=$1
+
+	shift
+	touch GATE.armed
+	start env LD_PRELOAD="$WORK/gate.so" GATE_FILE=/D.qcow2 GATE_OFFSET="$offset" \
+		ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0" "$@"
+	reader_is_held
+}
+
 # A guest that makes the file longer while its tables are read: once when the merge looks
 # what there is, once when it looks what is missing. Then the same with a file that is damaged.
 testBusyGuest()
@@ -120,11 +132,15 @@ testBusyGuest()
 	l1=0x$(peek D.qcow2 40 8)
 	l2=$((0x$(peek D.qcow2 "$l1" 8) & 0xfffffffffffe00))
 	daemon D.qcow2
-	touch GATE.armed
-	start env LD_PRELOAD="$WORK/gate.so" GATE_FILE=/D.qcow2 GATE_OFFSET=$l2 \
-		ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0" \
-		chain-stream --qmp="$QMP" -b A.qcow2 D.qcow2
-	reader_is_held
+	# a signal meanwhile: nothing begins
+	gate block-stream
+	held_up_at $l2 chain-stream --qmp=gate -b A.qcow2 D.qcow2
+	kill -INT "$PID"
+	rm GATE.held
+	finish
+	assertEquals "$(cat "$WORK/bg.err")" 130 "$STATUS"
+	assertFalse "it began" "[ -e gate.held ]"
+	held_up_at $l2 chain-stream --qmp="$QMP" -b A.qcow2 D.qcow2
 	guest_fill 9 4M 64k
 	touch GATE.armed
 	rm GATE.held

@@ -128,7 +128,7 @@ static int survey(struct stream *s, struct survey *v)
 	}
 	chain_walk_release(&v->upper);
 	chain_walk_release(&v->lower);
-	return err;
+	return err ? err : limit_check(&s->m.limit);
 }
 
 int stream_survey(struct stream *s, uint64_t *data, uint64_t *zeros)

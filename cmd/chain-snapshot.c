@@ -3,12 +3,17 @@
 #include <argp.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/array.h"
+#include "base/cleanup.h"
 #include "base/fail.h"
 #include "common.h"
 #include "job/live-snapshot.h"
+#include "qemu/snapshot.h"
+#include "qmp-of.h"
 #include "snapshot-options.h"
 #include "snapshot-report.h"
 #include "status.h"
@@ -19,7 +24,9 @@ enum { KEY_ABSOLUTE = 2000, KEY_RELATIVE, KEY_REUSE, KEY_QMP };
 
 struct args {
 	struct common_options common;
-	struct snapshot_options snapshot;
+	struct snapshot_options snapshot; /* of each pair of names */
+	const char **names; /* IMAGE OVERLAY, and more such pairs with --qmp */
+	size_t n_names, cap_names;
 	const char *qmp; /* NULL: not given */
 	bool list; /* -o help */
 };
@@ -36,7 +43,9 @@ static const struct argp_option options[] = {
 	 "is IMAGE or none",
 	 10},
 	{"qmp", KEY_QMP, "SOCKET[,NODE]", 0,
-	 "IMAGE is held by the QEMU that listens there (not in this version)", 10},
+	 "IMAGE is held by the QEMU that listens there: its guest goes on with OVERLAY "
+	 "(also $CHAIN_QMP)",
+	 10},
 	{0},
 };
 
@@ -59,12 +68,9 @@ static error_t parse_options(struct args *args, const char *arg)
 
 static error_t take_name(struct args *args, const char *arg)
 {
-	if (!args->snapshot.image)
-		args->snapshot.image = arg;
-	else if (!args->snapshot.overlay)
-		args->snapshot.overlay = arg;
-	else
-		return -fail(EINVAL, "%s: one IMAGE and one OVERLAY at a time", arg);
+	if (array_room(&args->names, &args->cap_names, args->n_names) < 0)
+		return -fail(ENOMEM, "out of memory");
+	args->names[args->n_names++] = arg;
 	return 0;
 }
 
@@ -100,44 +106,75 @@ static const struct argp_child children[] = {{&common_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {
 	.options = options,
 	.parser = parse,
-	.args_doc = "IMAGE OVERLAY",
+	.args_doc = "IMAGE OVERLAY\n--qmp=SOCKET IMAGE OVERLAY [IMAGE OVERLAY...]",
 	.doc = "Make OVERLAY, a new and empty qcow2 image whose backing file is IMAGE."
 	       "\vOVERLAY reads as IMAGE does. From then on the guest is to write to "
 	       "OVERLAY, "
 	       "and IMAGE must not change any more. An IMAGE that nbdkit serves to a "
 	       "guest "
-	       "with the chain plugin may stay in use: the guest goes on with OVERLAY.",
+	       "with the chain plugin may stay in use: the guest goes on with OVERLAY. "
+	       "So "
+	       "may one that a QEMU has, with --qmp, and several of them at one moment.",
 	.children = children,
 };
 
 static int check(const struct args *args)
 {
-	if (!args->snapshot.image)
+	if (!args->n_names)
 		return fail(EINVAL, "which IMAGE? See --help");
-	if (!args->snapshot.overlay)
-		return fail(EINVAL, "which OVERLAY is to be made? See --help");
-	if (args->qmp)
-		return fail(ENXIO,
-			    "--qmp: snapshots through QEMU are not in this version");
+	if (args->n_names % 2)
+		return fail(EINVAL, "%s: which OVERLAY is to be made of it? See --help",
+			    args->names[args->n_names - 1]);
+	if (args->n_names > 2 && !args->qmp)
+		return fail(EINVAL,
+			    "%s: one IMAGE and one OVERLAY at a time; several only with "
+			    "--qmp",
+			    args->names[2]);
+	if (args->qmp && !*args->qmp)
+		return fail(EINVAL, "--qmp is empty; give the path of a socket");
 	return 0;
+}
+
+static int show(const struct args *args, const struct snapshot_options *o,
+		const struct snapshot_result *r)
+{
+	const struct common_options *c = &args->common;
+
+	if (r->warning && !c->quiet)
+		remark(PROGRAM, r->warning);
+	if (c->json)
+		return snapshot_print_json(o, r);
+	if (c->verbose || (!c->quiet && isatty(STDERR_FILENO)))
+		snapshot_report(stderr, o, r, c->verbose);
+	return 0;
+}
+
+static int make(const struct snapshot_options *o, size_t n, const char *qmp,
+		struct snapshot_result *r)
+{
+	return qmp ? qemu_snapshot(o, n, qmp, r) : live_snapshot(o, r);
 }
 
 static int run(const struct args *args)
 {
-	const struct common_options *c = &args->common;
-	struct snapshot_result r;
-	int err = live_snapshot(&args->snapshot, &r);
+	const char *qmp = qmp_of(args->qmp, args->names[0]);
+	size_t n = args->n_names / 2;
+	CLEANUP_FREE struct snapshot_options *o = calloc(n, sizeof(*o));
+	CLEANUP_FREE struct snapshot_result *r = calloc(n, sizeof(*r));
+	int err = o && r ? 0 : fail(ENOMEM, "out of memory");
 
-	complain(PROGRAM, err);
-	if (!err && r.warning && !c->quiet)
-		remark(PROGRAM, r.warning);
-	if (!err && c->json) {
-		err = snapshot_print_json(&args->snapshot, &r);
-		complain(PROGRAM, err);
-	} else if (!err && (c->verbose || (!c->quiet && isatty(STDERR_FILENO)))) {
-		snapshot_report(stderr, &args->snapshot, &r, c->verbose);
+	for (size_t i = 0; !err && i < n; i++) {
+		o[i] = args->snapshot;
+		o[i].image = args->names[2 * i];
+		o[i].overlay = args->names[2 * i + 1];
 	}
-	snapshot_result_release(&r);
+	if (!err)
+		err = make(o, n, qmp, r);
+	for (size_t i = 0; !err && i < n; i++)
+		err = show(args, &o[i], &r[i]);
+	complain(PROGRAM, err);
+	for (size_t i = 0; r && i < n; i++)
+		snapshot_result_release(&r[i]);
 	return err;
 }
 
@@ -154,5 +191,7 @@ int main(int argc, char **argv)
 		err = check(&args);
 	if (err)
 		return common_leave(PROGRAM, err);
-	return common_end(PROGRAM, status_of(run(&args)));
+	err = run(&args);
+	free(args.names);
+	return common_end(PROGRAM, status_of(err));
 }

@@ -5,12 +5,17 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
+#include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
 #include "merge-command.h"
 #include "merge-control.h"
 #include "merge-options.h"
+#include "page/reader.h"
+#include "qemu/merge.h"
+#include "qmp-of.h"
 
 #define PROGRAM "chain-stream"
 
@@ -107,10 +112,49 @@ static int check(const struct args *args)
 	if (o->backing_string && !o->base && o->depth < 2)
 		return fail(EINVAL, "--backing-string says how to write the base, and "
 				    "nothing remains below IMAGE");
+	if (args->control && args->control != CONTROL_CANCEL && args->merge.qmp)
+		return fail(EINVAL, "--qmp goes with --cancel, of a merge that nobody "
+				    "watches any more, and not with the others");
 	if (args->control && (args->merge.tuned || o->base || args->depth_given))
 		return fail(EINVAL, "--pause, --resume, --cancel and --set-rate act on a "
 				    "merge that runs, and take no options of a new one");
 	return 0;
+}
+
+static bool was_in_qemu(const char *image)
+{
+	struct page_view v;
+	struct stat st;
+
+	return stat(image, &st) == 0 && page_find(st.st_dev, st.st_ino, &v) == 0 &&
+	       v.owner_kind == PAGE_QEMU;
+}
+
+static int say_where_it_is(const char *image, int err)
+{
+	CLEANUP_FREE char *sentence = fail_take();
+
+	if (!was_in_qemu(image))
+		return fail_give(err, sentence);
+	return fail(-err,
+		    "%s, and its job may go on in QEMU; add --qmp=SOCKET to end that",
+		    sentence ? sentence : "the merge died");
+}
+
+/* Of a merge that was killed, QEMU's job is left. */
+static int control(const struct args *args)
+{
+	const char *image = args->merge.merge.image;
+	int err = merge_control(image, args->control, args->rate);
+	const char *qmp;
+
+	if (err != -ENXIO || args->control != CONTROL_CANCEL)
+		return err;
+	qmp = qmp_of(args->merge.qmp, image);
+	if (!qmp)
+		return say_where_it_is(image, err);
+	fail_clear();
+	return qemu_cancel(image, qmp, &stop_signal);
 }
 
 static const struct argp_child children[] = {{&merge_argp, 0, NULL, 0}, {0}};
@@ -135,6 +179,6 @@ int main(int argc, char **argv)
 	if (!err && !args.control)
 		return merge_command(PROGRAM, &args.merge);
 	if (!err)
-		err = merge_control(args.merge.merge.image, args.control, args.rate);
+		err = control(&args);
 	return common_leave(PROGRAM, err);
 }

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/size.h"
 #include "event-line.h"
+#include "info-owner.h"
 #include "job/merge.h"
 #include "common.h"
 
@@ -111,16 +112,25 @@ static const enum column dispensable[] = {
 	COLUMN_REFLINKED,  COLUMN_COPIED, COLUMN_TYPE,
 };
 
+/* The page of a merge through QEMU is the worker's: it says nothing of the QEMU's life. */
+static bool is_dead(const struct page_view *v)
+{
+	return !v->owner_alive && v->owner_kind != PAGE_QEMU;
+}
+
 /* Of a merge at rest it is the worker itself. */
 static void set_owner(struct libscols_line *line, const struct page_view *v)
 {
+	char pid[16] = "";
+
 	CLEANUP_FREE char *program = common_text(v->owner_program);
 	CLEANUP_FREE char *text = NULL;
 
-	if (v->owner_kind != PAGE_HOLDER || !program)
+	if (v->owner_kind == PAGE_OFFLINE || !program)
 		return;
-	if (asprintf(&text, "%d %s%s", (int)v->owner_pid, program,
-		     v->owner_alive ? "" : " (dead)") < 0)
+	if (v->owner_pid)
+		snprintf(pid, sizeof(pid), "%d ", (int)v->owner_pid);
+	if (asprintf(&text, "%s%s%s", pid, program, is_dead(v) ? " (dead)" : "") < 0)
 		text = NULL;
 	set_cell(line, COLUMN_OWNER, text ? text : "?");
 }
@@ -189,7 +199,7 @@ static struct libscols_table *make_table(const struct page_view *views, size_t c
 			set_row(line, &views[i]);
 		else
 			common_lacks_memory();
-		holders |= views[i].owner_kind == PAGE_HOLDER;
+		holders |= views[i].owner_kind != PAGE_OFFLINE;
 	}
 	if (!holders)
 		scols_column_set_flags(scols_table_get_column(table, COLUMN_OWNER),
@@ -279,10 +289,10 @@ static json_t *job_json(const struct page_view *v)
 	json_object_set_new(job, "worker-program", json_text(v->worker_program));
 	json_object_set_new(job, "owner-pid", json_integer(v->owner_pid));
 	json_object_set_new(job, "owner-program", json_text(v->owner_program));
-	json_object_set_new(
-		job, "owner-kind",
-		json_string(v->owner_kind == PAGE_HOLDER ? "holder" : "merge"));
-	json_object_set_new(job, "owner-alive", json_boolean(v->owner_alive));
+	json_object_set_new(job, "owner-kind", json_string(info_owner_kind(v)));
+	json_object_set_new(job, "owner-alive",
+			    v->owner_alive || is_dead(v) ? json_boolean(v->owner_alive)
+							 : json_null());
 	json_object_set_new(job, "uid", json_integer(v->uid));
 	json_object_set_new(job, "read", json_bytes(p->read));
 	json_object_set_new(job, "written", json_bytes(p->written));

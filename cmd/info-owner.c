@@ -46,10 +46,17 @@ static json_t *utc_time(uint64_t ms)
 	return json_string(text);
 }
 
+const char *info_owner_kind(const struct page_view *v)
+{
+	return v->owner_kind == PAGE_HOLDER ? "holder"
+	       : v->owner_kind == PAGE_QEMU ? "qemu"
+					    : "merge";
+}
+
 /* A holder's worker; whoever merges at rest is the owner itself. */
 static bool has_worker(const struct page_view *v)
 {
-	return v->owner_kind == PAGE_HOLDER && v->worker_alive;
+	return v->owner_kind != PAGE_OFFLINE && v->worker_alive;
 }
 
 char *info_owner_text(const struct page_view *v)
@@ -80,7 +87,7 @@ static json_t *owner(const struct page_view *v)
 	bool holder = v->owner_kind == PAGE_HOLDER;
 	json_t *object = json_object();
 
-	json_object_set_new(object, "kind", json_string(holder ? "holder" : "merge"));
+	json_object_set_new(object, "kind", json_string(info_owner_kind(v)));
 	json_object_set_new(object, "pid", json_integer(v->owner_pid));
 	info_set_text(object, "program", v->owner_program);
 	json_object_set_new(object, "uid", json_integer(v->uid));

@@ -13,6 +13,9 @@
 /* Malloc'd; NULL: there is no page of this file with a living owner. */
 struct page_view *info_owner_find(dev_t dev, ino_t ino);
 
+/* "holder", "qemu", or "merge" for one at rest. */
+const char *info_owner_kind(const struct page_view *v);
+
 /* For people, malloc'd: "nbdkit 123 since 2026-11-22 21:03:19, 1 connection". */
 char *info_owner_text(const struct page_view *v);
 

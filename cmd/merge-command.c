@@ -20,6 +20,8 @@
 #include "merge-bar.h"
 #include "merge-events.h"
 #include "merge-report.h"
+#include "qemu/merge.h"
+#include "qmp-of.h"
 #include "status.h"
 
 #define ERRORS_SHOWN 10 /* of those that --on-error lets pass; all with -v */
@@ -52,6 +54,17 @@ static void on_error(void *opaque, const char *operation, const char *action,
 		return;
 	merge_bar_clear(&s->bar);
 	remark(s->program, sentence);
+}
+
+/* QEMU's own, as they came. */
+static void on_event(void *opaque, const char *line)
+{
+	const struct show *s = opaque;
+
+	if (!s->args->common.json)
+		return;
+	puts(line);
+	fflush(stdout);
 }
 
 static void say(const struct show *s, const char *text)
@@ -124,10 +137,14 @@ static void show_success(const struct show *s, const struct merge_result *r)
 
 static int run(struct show *s)
 {
-	const struct merge_observer observer = {
-		.progress = on_progress, .error = on_error, .opaque = s};
+	const struct merge_observer observer = {.progress = on_progress,
+						.error = on_error,
+						.event = on_event,
+						.opaque = s};
 	struct merge_result r = {0};
-	int err = merge_run(&s->args->merge, &observer, &r);
+	const char *qmp = qmp_of(s->args->qmp, s->args->merge.image);
+	int err = qmp ? qemu_merge(&s->args->merge, qmp, &observer, &r)
+		      : merge_run(&s->args->merge, &observer, &r);
 
 	merge_bar_clear(&s->bar);
 	tell_how_far(s->args->merge.image, err,

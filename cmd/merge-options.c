@@ -42,7 +42,9 @@ static const struct argp_option options[] = {
 	{"backing-string", KEY_BACKING_STRING, "S", 0,
 	 "Store S in the header as the name of the backing file", 30},
 	{"qmp", KEY_QMP, "SOCKET[,NODE]", 0,
-	 "IMAGE is held by the QEMU that listens there (not in this version)", 30},
+	 "IMAGE is held by the QEMU that listens there: ask it to merge, while its guest "
+	 "runs (also $CHAIN_QMP)",
+	 30},
 	{NULL, 0, NULL, 0, "Output", 40},
 	{"print-merged", KEY_PRINT_MERGED, "0", OPTION_ARG_OPTIONAL,
 	 "After the merge print the absolute paths of the images that left the chain; "
@@ -159,7 +161,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	}
 	err = parse_option(args, key, arg);
-	if (!err)
+	if (!err && key != KEY_QMP)
 		args->tuned = true;
 	return err;
 }
@@ -190,8 +192,7 @@ int merge_check_args(const struct merge_args *args)
 	if (args->print_merged && args->common.json)
 		return fail(EINVAL, "--print-merged and --json both write to standard "
 				    "output; the result in JSON names the images too");
-	if (args->qmp)
-		return fail(ENXIO,
-			    "--qmp: live merging through QEMU is not in this version");
+	if (args->qmp && !*args->qmp)
+		return fail(EINVAL, "--qmp is empty; give the path of a socket");
 	return 0;
 }

@@ -15,7 +15,7 @@ struct merge_args {
 	bool print_merged;
 	char separator; /* behind each path of --print-merged: a newline or a NUL */
 	const char *qmp; /* NULL: not given */
-	bool tuned; /* any of these options was given */
+	bool tuned; /* any of these options but --qmp was given */
 };
 
 /*

@@ -26,7 +26,13 @@ testDemo()
 	assert_out 'the guest goes on in evening'
 	assert_out 'the guest wrote its part [0-9]+ times and found no error'
 	assert_out '^stream +(running|waiting|pending) '
-	assertEquals "compared" 3 "$(grep -c 'Images are identical' "$WORK/out")"
+	if ! command -v qemu-system-x86_64 >/dev/null; then
+		assert_out 'no act with a running QEMU'
+		assertEquals "compared" 3 "$(grep -c 'Images are identical' "$WORK/out")"
+		return 0
+	fi
+	assert_out 'night.qcow2: a new overlay of qemu.qcow2'
+	assertEquals "compared" 4 "$(grep -c 'Images are identical' "$WORK/out")"
 }
 
 # The same question as the demo's, in its words

@@ -7,6 +7,8 @@
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=tests/lib-live.sh
 . "$TOP/tests/lib-live.sh"
+# shellcheck source=tests/lib-qmp.sh
+. "$TOP/tests/lib-qmp.sh"
 
 # chapter TITLE: its lines
 chapter()
@@ -104,6 +106,29 @@ testRecipesInUse()
 	assert_merged evening.qcow2 "$HASH" disk.qcow2
 	assert_merged disk.qcow2 "$HASH" base.qcow2
 	assert_content elsewhere/backup.qcow2 "$HASH"
+}
+
+# A QEMU has the images, and its guest reads the same disk after each
+testRecipesOfQemu()
+{
+	local i n
+
+	need_daemon || return 0
+	n=$(count "Guests of QEMU")
+	assertEquals "recipes" 2 "$n"
+	folder
+	daemon disk.qcow2
+	ln -s "$QMP" vm.qmp
+	for ((i = 1; i <= n; i++)); do
+		block "Guests of QEMU" $i >"$WORK/recipe"
+		LIMIT=60 run bash -e -o pipefail "$WORK/recipe"
+		assertEquals "recipe $i: $(cat "$WORK/recipe" "$WORK/err")" 0 "$STATUS"
+		assertEquals "the guest after recipe $i" "$HASH" "$(guest_content)"
+	done
+	kill_holder
+	assertEquals base.qcow2 "$(backing disk.qcow2)"
+	assertEquals "" "$(backing elsewhere/disk.qcow2)"
+	assert_content elsewhere/disk.qcow2 "$HASH"
 }
 
 # The two commands are there, and name targets that exist.

@@ -108,14 +108,6 @@ testNoFormat()
 	assert_merged D.qcow2 "$HASH" ""
 }
 
-testQmpOfThisVersion()
-{
-	make_chain
-	run chain-stream -q --qmp=/nowhere D.qcow2
-	assertNotEquals 0 "$STATUS"
-	assert_one_error
-}
-
 # Where the guest's bytes are the data file's there is no room for a backing file.
 testRawDataFile()
 {

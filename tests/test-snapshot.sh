@@ -220,7 +220,7 @@ testBadOptions()
 	done
 	assert_status 0 chain-snapshot -o help
 	assert_out cluster_size
-	assert_status 69 chain-snapshot --qmp=socket,node A.qcow2 E.qcow2
+	assert_status 66 chain-snapshot --qmp=socket,node A.qcow2 E.qcow2
 	assertFalse "not by QEMU" "[ -e E.qcow2 ]"
 }
 

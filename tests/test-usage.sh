@@ -59,6 +59,9 @@ testWrongArguments()
 		chain-rebase -b A.qcow2
 		chain-rebase -b A.qcow2 -F nonsense D.qcow2
 		chain-snapshot D.qcow2
+		chain-snapshot --qmp= D.qcow2 E.qcow2
+		chain-snapshot --qmp=socket D.qcow2 E.qcow2 C.qcow2
+		chain-stream --qmp= D.qcow2
 		chain-snapshot A.qcow2 B.qcow2 C.qcow2
 		chain-info --map --check D.qcow2
 		chain-info --watch=x

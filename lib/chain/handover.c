@@ -16,7 +16,7 @@
 static int open_once(const struct snapshot_handover *h, const char *path,
 		     struct chain **out, bool *again)
 {
-	int err = chain_open(out, path, "qcow2", 0);
+	int err = chain_open(out, path, h->format ? h->format : "qcow2", 0);
 	const struct image *img;
 
 	*again = err == -EUCLEAN || err == -ENOENT || err == -ENOTSUP;
@@ -27,7 +27,7 @@ static int open_once(const struct snapshot_handover *h, const char *path,
 		return fail_in(fail(EAGAIN, "another file has been put in its place; try "
 					    "again"),
 			       path);
-	*again = !image_header_agrees(img, 0);
+	*again = img->format == IMAGE_QCOW2 && !image_header_agrees(img, 0);
 	return *again ? fail_in(fail(EAGAIN, "somebody keeps changing the image; try "
 					     "again later"),
 				path)

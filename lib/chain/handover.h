@@ -16,6 +16,7 @@
 struct snapshot_handover {
 	dev_t dev; /* of the image that the holder has */
 	ino_t ino;
+	const char *format; /* "qcow2" or "raw", as the holder has it; NULL: qcow2 */
 	/*
 	 * Ask the holder to make the overlay at path (absolute; dev, ino: its own) the
 	 * active image. 0: it is. -ENXIO, -EINTR: nobody can say whether it is, so it must

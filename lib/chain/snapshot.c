@@ -207,11 +207,11 @@ static int open_held(struct making *m)
 {
 	const struct snapshot_options *o = m->o;
 
-	if (o->format && strcmp(o->format, "qcow2") != 0)
-		return fail_in(fail(EINVAL, "is a qcow2 image for its holder, not %s",
-				    o->format),
+	m->format = o->handover->format ? o->handover->format : "qcow2";
+	if (o->format && strcmp(o->format, m->format) != 0)
+		return fail_in(fail(EINVAL, "is a %s image for its holder, not %s",
+				    m->format, o->format),
 			       o->image);
-	m->format = "qcow2";
 	return handover_open_chain(o->handover, o->image, &m->chain);
 }
 

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/statvfs.h>
 
 #include "base/array.h"
 #include "base/cleanup.h"
@@ -13,8 +12,7 @@
 #include "base/size.h"
 #include "image/cache.h"
 #include "image/refs.h"
-
-#define RESERVE_LEAST (256ull << 20)
+#include "image/room.h"
 
 void space_init(struct space *s, struct image *img, struct epoch *epoch)
 {
@@ -219,13 +217,7 @@ bool space_has_limbo(struct space *s)
 
 bool space_is_short(struct space *s)
 {
-	struct statvfs fs;
-	uint64_t size;
-
-	if (fstatvfs(s->img->fd, &fs) < 0)
-		return false;
-	size = (uint64_t)fs.f_blocks * fs.f_frsize;
-	return (uint64_t)fs.f_bavail * fs.f_frsize < max_u64(RESERVE_LEAST, size / 100);
+	return room_is_short(s->img->fd);
 }
 
 /* What is free at the very end need not stay in the file. */

@@ -15,6 +15,7 @@
 #include "base/size.h"
 #include "chain/chain.h"
 #include "image/lock.h"
+#include "job/monitor.h"
 #include "page/folder.h"
 #include "page/reader.h"
 
@@ -118,6 +119,7 @@ static int in_use(const struct held *h, enum seen seen)
 	struct lock_holder who[HOLDERS];
 	int n = lock_holders(h->dev, h->ino, who, HOLDERS), pick = 0;
 	char folder[PATH_MAX], user[64], page[PATH_MAX + 64] = "";
+	char socket[PATH_MAX];
 
 	if (seen == SEEN_NONE)
 		snprintf(page, sizeof(page),
@@ -126,6 +128,19 @@ static int in_use(const struct held *h, enum seen seen)
 	for (int i = n - 1; i >= 0; i--)
 		if (who[i].writer)
 			pick = i;
+	if (n && monitor_of(who[pick].pid, socket))
+		return fail(EAGAIN,
+			    "in use by pid %d (%s) of user %s, a QEMU; --qmp=%s asks it "
+			    "to do this while its guest runs",
+			    (int)who[pick].pid, who[pick].program,
+			    user_name(who[pick].uid, user, sizeof(user)), socket);
+	if (n && monitor_is_qemu(who[pick].pid))
+		return fail(EAGAIN,
+			    "in use by pid %d (%s) of user %s, a QEMU whose command line "
+			    "names no QMP socket; --qmp=SOCKET asks it to do this while "
+			    "its guest runs, else stop it or try again later",
+			    (int)who[pick].pid, who[pick].program,
+			    user_name(who[pick].uid, user, sizeof(user)));
 	if (!n)
 		return fail(
 			EAGAIN,

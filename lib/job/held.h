@@ -18,6 +18,11 @@
 
 struct held {
 	bool by_holder; /* a living holder has it, and has a page */
+	/*
+	 * Beside by_holder: it is a QEMU, which is asked over QMP (qemu/merge.h) and does
+	 * all the writing, so that nothing is opened for writing and no lock is taken.
+	 */
+	bool by_qemu;
 	dev_t dev; /* the inode that was looked at */
 	ino_t ino;
 	struct mailbox *mailbox; /* connected; NULL for dry runs, and at rest */

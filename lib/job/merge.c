@@ -7,25 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "image/room.h"
 #include "job/run.h"
 
 #define STALE_TRIES 3u
-
-/* What the file system of the image still takes. */
-static uint64_t space_free(const struct merge *m)
-{
-	struct statvfs fs;
-
-	if (fstatvfs(merge_active(m)->data_fd, &fs) < 0)
-		return UINT64_MAX;
-	return (uint64_t)fs.f_bavail * fs.f_frsize;
-}
 
 int merge_note_swallowed(struct merge *m)
 {
@@ -164,7 +154,7 @@ static int run(struct merge *m)
 		r->old_file_size = r->new_file_size = merge_active(m)->file_size;
 	if (err || r->nothing_to_do)
 		return err;
-	r->space_free = space_free(m);
+	r->space_free = room_free(merge_active(m));
 	if (m->held.mailbox)
 		err = merge_live(m);
 	else

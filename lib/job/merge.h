@@ -107,6 +107,8 @@ struct merge_observer {
 	 */
 	void (*error)(void *opaque, const char *operation, const char *action,
 		      const char *sentence, bool nospace);
+	/* What a QEMU tells of itself: a JSON text without a newline. */
+	void (*event)(void *opaque, const char *line);
 	void *opaque;
 };
 

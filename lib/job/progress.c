@@ -127,6 +127,8 @@ void progress_watch(void *opaque)
 		measure(p);
 		report_fault(p);
 	}
+	if (p->counted_outside)
+		measure(p);
 	listen(p);
 	tell(p, p->paused && p->state == MERGE_RUNNING ? MERGE_PAUSED : p->state);
 	p->told_ms = clock_ms();

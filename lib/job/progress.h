@@ -11,6 +11,7 @@
 
 struct progress {
 	struct engine *engine; /* NULL before and after the engine runs */
+	bool counted_outside; /* no engine: whoever copies has counts set */
 	struct limit *limit;
 	struct page *page; /* NULL: none */
 	const struct merge_observer *observer; /* NULL: none */

@@ -49,7 +49,7 @@ static int lock_held(const struct setup *s, struct image *img)
 		return fail_in(fail(EAGAIN, "another file has been put in its place; try "
 					    "again"),
 			       img->path);
-	if (s->options->dry_run)
+	if (s->options->dry_run || s->held->by_qemu)
 		return 0;
 	err = lock_take_untested(img->fd, LOCK_WRITER);
 	return err ? fail_in(err, img->path) : 0;
@@ -63,6 +63,9 @@ static int lock_one(const struct setup *s, struct image *img, enum lock_role rol
 
 	if (role == LOCK_WRITER && s->held->by_holder)
 		return lock_held(s, img);
+	/* It holds the layers, too. */
+	if (s->held->by_qemu)
+		return 0;
 	/* A dry run locks nothing, so that it is in nobody's way; it only looks. */
 	if (o->dry_run)
 		err = lock_is_held(img->fd, &held);
@@ -146,7 +149,8 @@ static int open_chains(struct setup *s)
 				    "is a raw image, which has no backing file to merge; "
 				    "make an overlay of it first with chain-snapshot"),
 			       o->image);
-	err = chain_open(&s->chain, o->image, "qcow2", o->dry_run ? 0 : CHAIN_WRITE);
+	err = chain_open(&s->chain, o->image, "qcow2",
+			 o->dry_run || s->held->by_qemu ? 0 : CHAIN_WRITE);
 	return err ? err : open_new_chain(s);
 }
 
@@ -332,7 +336,7 @@ static int probe_reflink(struct setup *s)
 	if (!s->clonable)
 		return fail(ENOMEM, "out of memory");
 	/* Where the holder copies, nothing is shared by us. */
-	if (s->held->by_holder && active(s)->data_path)
+	if (s->held->by_qemu || (s->held->by_holder && active(s)->data_path))
 		return 0;
 	for (size_t i = 1; i < s->chain->count; i++) {
 		const struct image *img = s->chain->links[i].image;

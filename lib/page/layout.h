@@ -110,6 +110,11 @@
 enum page_owner_kind {
 	PAGE_OFFLINE = 1, /* owner and worker are one process */
 	PAGE_HOLDER = 2, /* serves a guest; workers come and go */
+	/*
+	 * Owner and worker are one process, who asks a QEMU to merge: pid and program are
+	 * the QEMU's, the locks are the worker's.
+	 */
+	PAGE_QEMU = 3,
 };
 
 struct page_header_area {

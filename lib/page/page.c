@@ -6,11 +6,13 @@
 #include "page/page.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
 #include "page/memory.h"
@@ -93,13 +95,30 @@ void page_fill_worker(struct page_layout *map, const struct page_job *job, int p
 	fill_worker_area(&map->worker, job, pid);
 }
 
+/* Another process than ours has the image open. */
+static void name_holder(struct page_owner_area *owner, pid_t pid)
+{
+	char path[64], text[sizeof(owner->program)] = "";
+	CLEANUP_CLOSE int fd = -1;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : 0;
+	text[n > 0 ? strcspn(text, "\n") : 0] = '\0';
+	owner->pid = pid;
+	put_text(owner->program, sizeof(owner->program), *text ? text : "qemu");
+}
+
 static int publish(struct page *p, const struct page_job *job)
 {
 	int err = sheet_make(&p->sheet, true);
 
 	if (err)
 		return err;
-	page_fill_owner(p->sheet.map, PAGE_OFFLINE);
+	page_fill_owner(p->sheet.map, job->holder ? PAGE_QEMU : PAGE_OFFLINE);
+	if (job->holder)
+		name_holder(&p->sheet.map->owner, job->holder);
 	page_fill_worker(p->sheet.map, job, getpid());
 	p->looked_ms = clock_ms();
 	return sheet_show(&p->sheet);

@@ -31,6 +31,8 @@ struct page_job {
 	const char *image; /* absolute path */
 	const char *base; /* absolute path of the image to keep, "" for none */
 	uint64_t speed; /* bytes per second, 0: no limit */
+	/* Offline only: the QEMU that has the image open, -1: its pid is not known. 0: none */
+	pid_t holder;
 };
 
 struct page_progress {

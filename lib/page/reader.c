@@ -55,7 +55,7 @@ static int view_header(int fd, struct page_view *v)
 	    header.size != PAGE_BYTES)
 		return fail(EPROTO, "the shared page is of another version");
 	v->owner_kind = owner.kind;
-	v->owner_pid = owner.pid;
+	v->owner_pid = owner.pid > 0 ? owner.pid : 0;
 	v->owner_started_ms = owner.started_ms;
 	v->connections = owner.connections;
 	get_text(v->owner_program, owner.program, sizeof(owner.program));

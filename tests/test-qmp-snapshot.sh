@@ -79,7 +79,47 @@ testSeveral()
 	assert_content F.qcow2 "$HASH"
 }
 
-# The second overlay cannot be made when the first one is there already
+# session_cut WORD WHERE: at `cut` a proxy that ends the session at the client's message with this
+# WORD, "before" QEMU has it, "after" its answer (withheld), or when it was "answered"
+session_cut()
+{
+	rm -f cut
+	python3 -c 'import json, socket, sys
+word, where, target = sys.argv[1:]
+server = socket.socket(socket.AF_UNIX)
+server.bind("cut")
+server.listen(1)
+client = server.accept()[0].makefile("rw")
+qemu = socket.socket(socket.AF_UNIX)
+qemu.connect(target)
+qemu = qemu.makefile("rw")
+client.write(qemu.readline())
+client.flush()
+for line in client:
+    hit = word in line
+    if hit and where == "before":
+        break
+    qemu.write(line)
+    qemu.flush()
+    for answer in qemu:
+        client.write("" if hit and where == "after" else answer)
+        if "event" not in json.loads(answer):
+            break
+    client.flush()
+    if hit:
+        break' "$@" "$QMP" 2>"$WORK/cut.err" &
+	later "kill -9 $!"
+	until_true 5 test -S cut
+}
+
+# snapshots SOCKET: of both disks
+snapshots()
+{
+	chain-snapshot --qmp="$1" D.qcow2 E.qcow2 X.qcow2 F.qcow2
+}
+
+# The second overlay cannot be made when the first one is there already; and a session that
+# ends while QEMU lives on
 testSecondFails()
 {
 	need_machine || return 0
@@ -90,7 +130,53 @@ testSecondFails()
 	assert_one_error
 	assertFalse "none" "[ -e E.qcow2 ]"
 	assert_tidy
-	assert_status 0 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2
+	export -f snapshots
+	# nothing was said yet
+	session_cut query-named-block-nodes answered
+	assert_status 69 bash -c 'snapshots cut'
+	assert_one_error
+	assertFalse "not a word of it" "grep -q E.qcow2 '$WORK/err'"
+	assertFalse "none" "[ -e E.qcow2 -o -e F.qcow2 ]"
+	# said, and not heard
+	session_cut transaction before
+	assert_status 69 bash -c 'snapshots cut'
+	assert_one_error
+	assert_err 'E.qcow2, F.qcow2 .*lives and does not have it open.* remove it before'
+	assert_content E.qcow2 "$HASH"
+	rm E.qcow2 F.qcow2
+	# heard, but not answered
+	session_cut transaction after
+	assert_status 69 bash -c 'snapshots cut'
+	assert_err 'has E.qcow2, F.qcow2 open: the guest writes there by now'
+	kill_holder
+	assert_content E.qcow2 "$HASH"
+	assert_content F.qcow2 "$HASH"
+}
+
+# What goes wrong when the guest is on the overlay is no error any more
+testFailsAfterwards()
+{
+	need_daemon && make_faults || return 0
+	make_chain
+	daemon D.qcow2
+	with_faults FAULT_SYNC=5 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2
+	assertEquals 0 "$STATUS"
+	assert_err 'D.qcow2: .*Input/output error; .*the guest writes to E.qcow2 now'
+	guest_fill 7 1M 300k
+	assert_content D.qcow2 "$HASH"
+}
+
+# It is synced, too (the process dies when it does that)
+testDataFile()
+{
+	need_daemon && make_faults || return 0
+	new D.qcow2 2M -o data_file=D.data
+	fill D.qcow2 1 0 1M
+	HASH=$(content D.qcow2)
+	daemon D.qcow2
+	with_faults FAULT_FILE=/D.data FAULT_EXIT=1 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2
+	assertEquals 86 "$STATUS"
+	assertEquals "$HASH" "$(guest_content)"
 }
 
 # QEMU refuses: a job of somebody else has the image
@@ -146,6 +232,18 @@ testRaw()
 	assertEquals raw "$(backing_format E.qcow2)"
 	kill_holder
 	assert_content E.qcow2 "$HASH"
+	# the disk ends with a sector that the file has in part
+	rm E.qcow2
+	truncate -s 1000001 disk.raw
+	FORMAT=raw machine disk.raw
+	assert_status 0 chain-snapshot --qmp="$QMP" disk.raw E.qcow2
+	assertEquals 1000448 "$(info E.qcow2 | jq '."virtual-size"')"
+	kill_holder
+	# not the whole of it
+	FORMAT=raw,size=65536 machine disk.raw
+	assert_status 69 chain-snapshot --qmp="$QMP" disk.raw F.qcow2
+	assert_err 'a disk of 65536 bytes where the file has 1000448'
+	assertFalse "none" "[ -e F.qcow2 ]"
 }
 
 testNobodyUsesIt()

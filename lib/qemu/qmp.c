@@ -32,6 +32,7 @@ struct qmp {
 	uint64_t number; /* of the last command */
 	int broken; /* negative: the session is over */
 	bool refused;
+	bool sent; /* the last command, as a whole */
 	bool skips; /* the reply to a former command may still come */
 	char *buf; /* what has come and was not taken */
 	size_t have, cap;
@@ -273,7 +274,7 @@ int qmp_call(struct qmp *q, const char *command, json_t *arguments, json_t **rep
 
 	if (reply)
 		*reply = NULL;
-	q->refused = false;
+	q->refused = q->sent = false;
 	if (m && arguments)
 		json_object_set_new(m, "arguments", arguments);
 	text = m ? json_dumps(m, JSON_COMPACT) : NULL;
@@ -283,6 +284,8 @@ int qmp_call(struct qmp *q, const char *command, json_t *arguments, json_t **rep
 	if (q->broken)
 		return ended(q);
 	err = send_all(q, text, strlen(text));
+	/* QEMU counts brackets, too, and does not wait for the end of the line */
+	q->sent = !err;
 	if (!err)
 		err = send_all(q, "\n", 1);
 	return err ? err : await_reply(q, command, reply);
@@ -291,6 +294,11 @@ int qmp_call(struct qmp *q, const char *command, json_t *arguments, json_t **rep
 bool qmp_refused(const struct qmp *q)
 {
 	return q->refused;
+}
+
+bool qmp_sent(const struct qmp *q)
+{
+	return q->sent;
 }
 
 void qmp_hurry(struct qmp *q, uint64_t ms)

@@ -94,5 +94,52 @@ testOfAnotherUser()
 	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
 }
 
+# Nodes without names, and a base that QEMU has once for each disk: it refuses those of others
+testTwoDisksOnOneBase()
+{
+	need_machine || return 0
+	make_chain
+	over X.qcow2 A.qcow2
+	machine D.qcow2 -drive file=X.qcow2,format=qcow2,if=virtio
+	assert_status 0 chain-stream --qmp="$QMP" -b A.qcow2 D.qcow2
+	kill_holder
+	assert_content D.qcow2 "$HASH"
+	assertEquals A.qcow2 "$(backing D.qcow2)"
+	# whichever of them it lists first
+	over D.qcow2 C.qcow2
+	HASH=$(content D.qcow2)
+	machine X.qcow2 -drive file=D.qcow2,format=qcow2,if=virtio
+	assert_status 0 chain-stream --qmp="$QMP" -b A.qcow2 D.qcow2
+	kill_holder
+	assert_content D.qcow2 "$HASH"
+}
+
+# A layer that cannot be read, and errors that do not matter: thousands of events
+testManyErrors()
+{
+	need_daemon || return 0
+	python3 -c 'import sys
+for i in range(8192):
+    sys.stdout.buffer.write(bytes([i % 255 + 1]) * 4096 + bytes(4096))' >raw
+	qemu-img convert -O qcow2 -o cluster_size=4k raw B.qcow2
+	over D.qcow2 B.qcow2 -o cluster_size=4k
+	BACKING=,backing=b daemon D.qcow2 \
+		--blockdev driver=blkdebug,node-name=faults,read-only=on,image.driver=file,image.filename=B.qcow2,inject-error.0.event=read_aio,inject-error.0.errno=5,inject-error.0.once=off,inject-error.0.immediately=off \
+		--blockdev driver=qcow2,node-name=b,read-only=on,file=faults
+	start chain-stream --qmp="$QMP" --on-error=ignore D.qcow2
+	until_true 5 grep -q 'met an error' "$WORK/bg.err"
+	kill -INT "$PID"
+	until_true 3 gone "$PID" || fail "a signal was not heeded"
+	kill -9 "$PID"
+	finish
+	assertEquals 130 "$STATUS"
+	assert_tidy
+}
+
+gone()
+{
+	[ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
+}
+
 # shellcheck disable=SC1091
 . shunit2

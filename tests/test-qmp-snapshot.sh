@@ -69,8 +69,10 @@ testSeveral()
 	assert_status 69 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2 A.qcow2 F.qcow2
 	assert_status 64 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2 X.qcow2
 	assert_status 64 chain-snapshot D.qcow2 E.qcow2 X.qcow2 F.qcow2
+	cp A.qcow2 rest.qcow2
+	CHAIN_QMP=$QMP assert_status 64 chain-snapshot rest.qcow2 E.qcow2 A.qcow2 F.qcow2
 	assertFalse "none" "[ -e E.qcow2 -o -e F.qcow2 ]"
-	assert_status 0 chain-snapshot --json --qmp="$QMP" D.qcow2 E.qcow2 X.qcow2 F.qcow2
+	CHAIN_QMP=$QMP assert_status 0 chain-snapshot --json D.qcow2 E.qcow2 X.qcow2 F.qcow2
 	assertEquals "E.qcow2 true F.qcow2 true" "$(jq -r '"\(.filename) \(.live)"' "$WORK/out" | xargs)"
 	assertEquals "E F" "$(say '{"execute": "query-block"}' |
 		jq -r '.[].inserted.image.filename' | sed -E 's|.*/(.).qcow2|\1|' | xargs)"
@@ -89,7 +91,8 @@ word, where, target = sys.argv[1:]
 server = socket.socket(socket.AF_UNIX)
 server.bind("cut")
 server.listen(1)
-client = server.accept()[0].makefile("rw")
+peer = server.accept()[0]
+client = peer.makefile("rw")
 qemu = socket.socket(socket.AF_UNIX)
 qemu.connect(target)
 qemu = qemu.makefile("rw")
@@ -102,6 +105,8 @@ for line in client:
     qemu.write(line)
     qemu.flush()
     for answer in qemu:
+        if hit:
+            peer.shutdown(socket.SHUT_RD)  # nothing more is taken
         client.write("" if hit and where == "after" else answer)
         if "event" not in json.loads(answer):
             break
@@ -265,6 +270,12 @@ testSentence()
 	assert_status 75 chain-snapshot D.qcow2 E.qcow2
 	assert_one_error
 	assert_err "--qmp=$QMP asks"
+	# a layer of its guest is at rest, and so is what somebody else reads or writes
+	CHAIN_QMP=$QMP assert_status 0 chain-snapshot A.qcow2 N.qcow2
+	over X.qcow2 A.qcow2
+	qemu_io_holds X.qcow2
+	CHAIN_QMP=$QMP assert_status 75 chain-snapshot X.qcow2 F.qcow2
+	CHAIN_QMP=$QMP assert_status 75 chain-stream X.qcow2
 	CHAIN_QMP=$QMP assert_status 0 chain-snapshot D.qcow2 E.qcow2
 	assertEquals "$HASH" "$(guest_content)"
 }

@@ -16,9 +16,13 @@ static json_t *with_integers(json_t *value)
 	size_t i;
 
 	json_array_foreach(value, i, part)
+	{
 		json_array_set_new(value, i, with_integers(json_incref(part)));
+	}
 	json_object_foreach_safe(value, next, key, part)
+	{
 		json_object_set_new(value, key, with_integers(json_incref(part)));
+	}
 	if (!json_is_real(value) || real < -exact || real > exact ||
 	    real != (double)(json_int_t)real)
 		return value;

@@ -125,11 +125,6 @@ static int check(const struct args *args)
 	if (args->n_names % 2)
 		return fail(EINVAL, "%s: which OVERLAY is to be made of it? See --help",
 			    args->names[args->n_names - 1]);
-	if (args->n_names > 2 && !args->qmp)
-		return fail(EINVAL,
-			    "%s: one IMAGE and one OVERLAY at a time; several only with "
-			    "--qmp",
-			    args->names[2]);
 	if (args->qmp && !*args->qmp)
 		return fail(EINVAL, "--qmp is empty; give the path of a socket");
 	return 0;
@@ -149,15 +144,30 @@ static int show(const struct args *args, const struct snapshot_options *o,
 	return 0;
 }
 
+/* CHAIN_QMP counts if a QEMU has any of them. */
+static const char *qmp_of_all(const struct args *args)
+{
+	const char *qmp = args->qmp;
+
+	for (size_t i = 0; i < args->n_names && !qmp; i += 2)
+		qmp = qmp_of(NULL, args->names[i]);
+	return qmp;
+}
+
 static int make(const struct snapshot_options *o, size_t n, const char *qmp,
 		struct snapshot_result *r)
 {
+	if (n > 1 && !qmp)
+		return fail(EINVAL,
+			    "%s: one IMAGE and one OVERLAY at a time; several only with "
+			    "--qmp, or CHAIN_QMP for images that a QEMU has",
+			    o[1].image);
 	return qmp ? qemu_snapshot(o, n, qmp, r) : live_snapshot(o, r);
 }
 
 static int run(const struct args *args)
 {
-	const char *qmp = qmp_of(args->qmp, args->names[0]);
+	const char *qmp = qmp_of_all(args);
 	size_t n = args->n_names / 2;
 	CLEANUP_FREE struct snapshot_options *o = calloc(n, sizeof(*o));
 	CLEANUP_FREE struct snapshot_result *r = calloc(n, sizeof(*r));

@@ -9,9 +9,27 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "image/lock.h"
+#include "job/monitor.h"
 #include "page/reader.h"
 
-/* Does somebody write to it whom only QMP can ask? */
+/* Of those who write to it and can be seen, is any a QEMU? Unseen ones may be. */
+static bool may_be_qemu(dev_t dev, ino_t ino)
+{
+	struct lock_holder who[16];
+	int n = lock_holders(dev, ino, who, 16), writers = 0;
+
+	for (int i = 0; i < n; i++) {
+		if (who[i].writer && monitor_is_qemu(who[i].pid))
+			return true;
+		writers += who[i].writer;
+	}
+	return !writers;
+}
+
+/*
+ * Does somebody write to it whom only QMP can ask? Readers do not count: a layer of running
+ * guests is at rest.
+ */
 static bool is_held(const char *image)
 {
 	CLEANUP_CLOSE int fd = open(image, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -23,8 +41,10 @@ static bool is_held(const char *image)
 		return false;
 	if (page_find(st.st_dev, st.st_ino, &v) == 0 && v.owner_alive)
 		held = v.owner_kind == PAGE_QEMU;
-	else if (lock_conflicts(fd, LOCK_WRITER, &held) < 0)
+	else if (lock_is_held(fd, &held) < 0)
 		held = false;
+	else if (held)
+		held = may_be_qemu(st.st_dev, st.st_ino);
 	fail_clear();
 	return held;
 }

@@ -5,8 +5,8 @@
 
 /*
  * Which QEMU to ask, SOCKET[,NODE]; NULL: none. given: of --qmp, NULL if there was none;
- * then CHAIN_QMP counts, but only for an image that somebody without a page has in use:
- * others are merged as without it.
+ * then CHAIN_QMP counts, but only for an image that a QEMU, or somebody who cannot be seen,
+ * writes to: others are merged as without it.
  */
 const char *qmp_of(const char *given, const char *image);
 

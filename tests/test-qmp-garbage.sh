@@ -72,9 +72,8 @@ testLists()
 	need_daemon || return 0
 	make_chain
 	daemon D.qcow2
+	# it stays, and has the image that a fake says to have
 	schema=$(say '{"execute": "query-qmp-schema"}')
-	# shellcheck disable=SC2154
-	kill -9 "$HOLDER"
 	freeze ./*.qcow2
 	for list in 7 '[1, {}, {"device": 7}, {"device": "chain-1"}]' '[{"device": "x", "status": 5}]'; do
 		against 69 "$HELLO" "$DONE" "{\"return\": $schema, \"id\": @ID@}" \
@@ -89,11 +88,17 @@ testLists()
 			"{\"return\": $schema, \"id\": @ID@}" '{"return": [], "id": @ID@}' \
 			'{"return": [], "id": @ID@}' "{\"return\": $list, \"id\": @ID@}"
 	done
-	# a job that nobody ever heard of
+	# an image that could not be merged, with a layer that is no name
+	against 69 "$HELLO" "$DONE" "{\"return\": $schema, \"id\": @ID@}" '{"return": [], "id": @ID@}' \
+		'{"return": [], "id": @ID@}' \
+		'{"return": [{"node-name": "a", "drv": "qcow2", "ro": false, "file": "D.qcow2", "image": {"filename": 5, "backing-image": 6}}], "id": @ID@}'
+	assert_err 'than the headers name'
+	# a node that nobody ever heard of
 	against 69 "$HELLO" "$DONE" "{\"return\": $schema, \"id\": @ID@}" '{"return": [], "id": @ID@}' \
 		'{"return": [], "id": @ID@}' \
 		'{"return": [{"node-name": "a", "drv": "qcow2", "ro": false, "file": "D.qcow2"}], "id": @ID@}' \
 		'{"error": {"class": "DeviceNotFound", "desc": "no a"}, "id": @ID@}'
+	assert_err 'refuses [a-z-]*: no a'
 }
 
 # shellcheck disable=SC1091

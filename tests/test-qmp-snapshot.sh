@@ -69,8 +69,10 @@ testSeveral()
 	assert_status 69 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2 A.qcow2 F.qcow2
 	assert_status 64 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2 X.qcow2
 	assert_status 64 chain-snapshot D.qcow2 E.qcow2 X.qcow2 F.qcow2
+	cp A.qcow2 rest.qcow2
+	CHAIN_QMP=$QMP assert_status 64 chain-snapshot rest.qcow2 E.qcow2 A.qcow2 F.qcow2
 	assertFalse "none" "[ -e E.qcow2 -o -e F.qcow2 ]"
-	assert_status 0 chain-snapshot --json --qmp="$QMP" D.qcow2 E.qcow2 X.qcow2 F.qcow2
+	CHAIN_QMP=$QMP assert_status 0 chain-snapshot --json D.qcow2 E.qcow2 X.qcow2 F.qcow2
 	assertEquals "E.qcow2 true F.qcow2 true" "$(jq -r '"\(.filename) \(.live)"' "$WORK/out" | xargs)"
 	assertEquals "E F" "$(say '{"execute": "query-block"}' |
 		jq -r '.[].inserted.image.filename' | sed -E 's|.*/(.).qcow2|\1|' | xargs)"
@@ -79,7 +81,50 @@ testSeveral()
 	assert_content F.qcow2 "$HASH"
 }
 
-# The second overlay cannot be made when the first one is there already
+# session_cut WORD WHERE: at `cut` a proxy that ends the session at the client's message with this
+# WORD, "before" QEMU has it, "after" its answer (withheld), or when it was "answered"
+session_cut()
+{
+	rm -f cut
+	python3 -c 'import json, socket, sys
+word, where, target = sys.argv[1:]
+server = socket.socket(socket.AF_UNIX)
+server.bind("cut")
+server.listen(1)
+peer = server.accept()[0]
+client = peer.makefile("rw")
+qemu = socket.socket(socket.AF_UNIX)
+qemu.connect(target)
+qemu = qemu.makefile("rw")
+client.write(qemu.readline())
+client.flush()
+for line in client:
+    hit = word in line
+    if hit and where == "before":
+        break
+    qemu.write(line)
+    qemu.flush()
+    for answer in qemu:
+        if hit:
+            peer.shutdown(socket.SHUT_RD)  # nothing more is taken
+        client.write("" if hit and where == "after" else answer)
+        if "event" not in json.loads(answer):
+            break
+    client.flush()
+    if hit:
+        break' "$@" "$QMP" 2>"$WORK/cut.err" &
+	later "kill -9 $!"
+	until_true 5 test -S cut
+}
+
+# snapshots SOCKET: of both disks
+snapshots()
+{
+	chain-snapshot --qmp="$1" D.qcow2 E.qcow2 X.qcow2 F.qcow2
+}
+
+# The second overlay cannot be made when the first one is there already; and a session that
+# ends while QEMU lives on
 testSecondFails()
 {
 	need_machine || return 0
@@ -90,7 +135,53 @@ testSecondFails()
 	assert_one_error
 	assertFalse "none" "[ -e E.qcow2 ]"
 	assert_tidy
-	assert_status 0 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2
+	export -f snapshots
+	# nothing was said yet
+	session_cut query-named-block-nodes answered
+	assert_status 69 bash -c 'snapshots cut'
+	assert_one_error
+	assertFalse "not a word of it" "grep -q E.qcow2 '$WORK/err'"
+	assertFalse "none" "[ -e E.qcow2 -o -e F.qcow2 ]"
+	# said, and not heard
+	session_cut transaction before
+	assert_status 69 bash -c 'snapshots cut'
+	assert_one_error
+	assert_err 'E.qcow2, F.qcow2 .*lives and does not have it open.* remove it before'
+	assert_content E.qcow2 "$HASH"
+	rm E.qcow2 F.qcow2
+	# heard, but not answered
+	session_cut transaction after
+	assert_status 69 bash -c 'snapshots cut'
+	assert_err 'has E.qcow2, F.qcow2 open: the guest writes there by now'
+	kill_holder
+	assert_content E.qcow2 "$HASH"
+	assert_content F.qcow2 "$HASH"
+}
+
+# What goes wrong when the guest is on the overlay is no error any more
+testFailsAfterwards()
+{
+	need_daemon && make_faults || return 0
+	make_chain
+	daemon D.qcow2
+	with_faults FAULT_SYNC=5 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2
+	assertEquals 0 "$STATUS"
+	assert_err 'D.qcow2: .*Input/output error; .*the guest writes to E.qcow2 now'
+	guest_fill 7 1M 300k
+	assert_content D.qcow2 "$HASH"
+}
+
+# It is synced, too (the process dies when it does that)
+testDataFile()
+{
+	need_daemon && make_faults || return 0
+	new D.qcow2 2M -o data_file=D.data
+	fill D.qcow2 1 0 1M
+	HASH=$(content D.qcow2)
+	daemon D.qcow2
+	with_faults FAULT_FILE=/D.data FAULT_EXIT=1 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2
+	assertEquals 86 "$STATUS"
+	assertEquals "$HASH" "$(guest_content)"
 }
 
 # QEMU refuses: a job of somebody else has the image
@@ -146,6 +237,18 @@ testRaw()
 	assertEquals raw "$(backing_format E.qcow2)"
 	kill_holder
 	assert_content E.qcow2 "$HASH"
+	# the disk ends with a sector that the file has in part
+	rm E.qcow2
+	truncate -s 1000001 disk.raw
+	FORMAT=raw machine disk.raw
+	assert_status 0 chain-snapshot --qmp="$QMP" disk.raw E.qcow2
+	assertEquals 1000448 "$(info E.qcow2 | jq '."virtual-size"')"
+	kill_holder
+	# not the whole of it
+	FORMAT=raw,size=65536 machine disk.raw
+	assert_status 69 chain-snapshot --qmp="$QMP" disk.raw F.qcow2
+	assert_err 'a disk of 65536 bytes where the file has 1000448'
+	assertFalse "none" "[ -e F.qcow2 ]"
 }
 
 testNobodyUsesIt()
@@ -167,6 +270,12 @@ testSentence()
 	assert_status 75 chain-snapshot D.qcow2 E.qcow2
 	assert_one_error
 	assert_err "--qmp=$QMP asks"
+	# a layer of its guest is at rest, and so is what somebody else reads or writes
+	CHAIN_QMP=$QMP assert_status 0 chain-snapshot A.qcow2 N.qcow2
+	over X.qcow2 A.qcow2
+	qemu_io_holds X.qcow2
+	CHAIN_QMP=$QMP assert_status 75 chain-snapshot X.qcow2 F.qcow2
+	CHAIN_QMP=$QMP assert_status 75 chain-stream X.qcow2
 	CHAIN_QMP=$QMP assert_status 0 chain-snapshot D.qcow2 E.qcow2
 	assertEquals "$HASH" "$(guest_content)"
 }

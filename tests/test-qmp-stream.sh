@@ -359,7 +359,8 @@ open("go").read()' "$QMP" &
 	assert_one_error
 	assert_err 'in use by another client'
 	start chain-stream --qmp="$QMP" --wait-lock=30s D.qcow2
-	sleep 1
+	# it has called, and nobody has greeted it
+	until_true 5 bash -c "readlink /proc/$PID/fd/* | grep -q socket:" || fail "it does not call"
 	echo >go
 	finish
 	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"

@@ -18,12 +18,12 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/process.h"
 #include "base/size.h"
 
 #define USES 100u /* + permission */
@@ -295,16 +295,6 @@ static bool is_number(const char *s)
 	return *s && s[strspn(s, "0123456789")] == '\0';
 }
 
-/* Never asks a remote file system again: a dead NFS server must not stop the scan. */
-static bool is_inode(int dir, const char *name, dev_t dev, ino_t ino)
-{
-	struct statx st;
-
-	return statx(dir, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) ==
-		       0 &&
-	       st.stx_ino == ino && makedev(st.stx_dev_major, st.stx_dev_minor) == dev;
-}
-
 /* What all descriptors of one process hold of the inode together. */
 static struct lock_set lock_of_process(int proc, const char *pid, dev_t dev, ino_t ino)
 {
@@ -327,7 +317,7 @@ static struct lock_set lock_of_process(int proc, const char *pid, dev_t dev, ino
 		struct lock_set one;
 		int info;
 
-		if (!is_number(e->d_name) || !is_inode(fds, e->d_name, dev, ino))
+		if (!is_number(e->d_name) || !process_fd_is(fds, e->d_name, dev, ino))
 			continue;
 		snprintf(path, sizeof(path), "%.32s/fdinfo/%.32s", pid, e->d_name);
 		info = openat(proc, path, O_RDONLY | O_CLOEXEC);
@@ -344,23 +334,13 @@ static struct lock_set lock_of_process(int proc, const char *pid, dev_t dev, ino
 static void lock_describe(int proc, const char *pid, struct lock_set held,
 			  struct lock_holder *out)
 {
-	char path[320];
 	struct stat st;
-	ssize_t n = 0;
-	int fd;
 
 	*out = (struct lock_holder){.pid = (pid_t)strtol(pid, NULL, 10),
 				    .writer = held.uses & 1u << 1};
 	if (fstatat(proc, pid, &st, 0) == 0)
 		out->uid = st.st_uid;
-	snprintf(path, sizeof(path), "%s/comm", pid);
-	fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		n = read(fd, out->program, sizeof(out->program) - 1);
-		close(fd);
-	}
-	out->program[n > 0 ? n : 0] = '\0';
-	out->program[strcspn(out->program, "\n")] = '\0';
+	process_program(out->pid, out->program, sizeof(out->program));
 	if (!out->program[0])
 		snprintf(out->program, sizeof(out->program), "?");
 }

@@ -6,14 +6,13 @@
 #include "page/page.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/process.h"
 #include "base/size.h"
 #include "page/memory.h"
 #include "page/own.h"
@@ -98,14 +97,9 @@ void page_fill_worker(struct page_layout *map, const struct page_job *job, int p
 /* Another process than ours has the image open. */
 static void name_holder(struct page_owner_area *owner, pid_t pid)
 {
-	char path[64], text[sizeof(owner->program)] = "";
-	CLEANUP_CLOSE int fd = -1;
-	ssize_t n;
+	char text[sizeof(owner->program)];
 
-	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : 0;
-	text[n > 0 ? strcspn(text, "\n") : 0] = '\0';
+	process_program(pid, text, sizeof(text));
 	owner->pid = pid;
 	put_text(owner->program, sizeof(owner->program), *text ? text : "qemu");
 }

@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "qemu/opened.h"
 
 static const char *text(const json_t *object, const char *key)
 {
@@ -85,29 +86,41 @@ static char *file_in(const char *json)
 	return copy;
 }
 
-/* name against QEMU's working folder. */
-static bool look_plain(const struct nodes *n, const char *name, struct stat *st)
+/* name against QEMU's working folder; malloc'd, NULL: it leads nowhere from here. */
+static char *lead_plain(const struct nodes *n, const char *name, struct stat *st)
 {
 	CLEANUP_FREE char *full = NULL;
 
 	if (name[0] == '/')
-		return stat(name, st) == 0;
-	if (*name && n->pid && asprintf(&full, "/proc/%d/cwd/%s", (int)n->pid, name) < 0)
+		full = strdup(name);
+	else if (*name && n->pid &&
+		 asprintf(&full, "/proc/%d/cwd/%s", (int)n->pid, name) < 0)
 		full = NULL;
-	return full && stat(full, st) == 0;
+	return full && stat(full, st) == 0 ? TAKE(full) : NULL;
 }
 
-/* The file that a QEMU which calls it so has open, as far as we can tell. */
-static bool look(const struct nodes *n, const char *name, struct stat *st)
+/*
+ * The path of the file that a QEMU which calls it so has open, as far as we can tell: for it
+ * may have been replaced. Malloc'd, or NULL.
+ */
+static char *lead(const struct nodes *n, const char *name, struct stat *st)
 {
 	CLEANUP_FREE char *inner = NULL;
 
 	if (!name)
-		return false;
+		return NULL;
 	if (strncmp(name, "json:", 5) != 0)
-		return look_plain(n, name, st);
+		return lead_plain(n, name, st);
 	inner = file_in(name + 5);
-	return inner && look_plain(n, inner, st);
+	return inner ? lead_plain(n, inner, st) : NULL;
+}
+
+static bool is_file(const struct nodes *n, const json_t *entry, dev_t dev, ino_t ino)
+{
+	struct stat st;
+	CLEANUP_FREE char *path = lead(n, text(entry, "file"), &st);
+
+	return path && st.st_dev == dev && st.st_ino == ino;
 }
 
 static bool fill(const json_t *entry, struct node *out)
@@ -129,13 +142,6 @@ static bool fill(const json_t *entry, struct node *out)
 static bool is_format(const struct node *node)
 {
 	return strcmp(node->driver, "qcow2") == 0 || strcmp(node->driver, "raw") == 0;
-}
-
-static bool is_file(const struct nodes *n, const json_t *entry, dev_t dev, ino_t ino)
-{
-	struct stat st;
-
-	return look(n, text(entry, "file"), &st) && st.st_dev == dev && st.st_ino == ino;
 }
 
 bool nodes_next(const struct nodes *n, dev_t dev, ino_t ino, size_t *at, struct node *out)
@@ -169,31 +175,51 @@ bool nodes_has(const struct nodes *n, const char *name)
 	return named(n, name) != NULL;
 }
 
+/* The name fits; is it this file that QEMU has under it? */
+static int check_open(const struct nodes *n, const char *path, dev_t dev, ino_t ino)
+{
+	switch (opened_by(n->pid, dev, ino, path, true)) {
+	case OPENED_YES:
+		return 0;
+	case OPENED_NO:
+		return fail(ENXIO,
+			    "this QEMU (process %d) has another file open under that "
+			    "name, and this one was put in its place; put back the one "
+			    "that it has, or start the guest again",
+			    (int)n->pid);
+	default:
+		return fail(ENXIO,
+			    "it cannot be seen from here whether this QEMU (process %d) "
+			    "has this very file open, or another file under that name; "
+			    "try as root, or as the user of that process",
+			    (int)n->pid);
+	}
+}
+
 /* By name, which also helps where the name of the file leads nowhere from here. */
 static int active_named(const struct nodes *n, const char *name, dev_t dev, ino_t ino,
 			struct node *out)
 {
 	const json_t *entry = named(n, name);
+	CLEANUP_FREE char *path = NULL;
 	struct stat st;
 
 	if (!entry || !fill(entry, out) || !is_format(out))
 		return fail(ENXIO, "this QEMU has no qcow2 or raw node \"%s\"", name);
-	if (look(n, text(entry, "file"), &st) && !is_file(n, entry, dev, ino))
+	path = lead(n, text(entry, "file"), &st);
+	if (path && (st.st_dev != dev || st.st_ino != ino))
 		return fail(ENXIO, "the node \"%s\" of this QEMU is another file, %s",
 			    name, text(entry, "file"));
-	return 0;
+	return check_open(n, path, dev, ino);
 }
 
-int nodes_active(const struct nodes *n, const char *name, dev_t dev, ino_t ino,
-		 struct node *out)
+/* Of several that the guest may write to, nobody can say which is meant. */
+static int active_found(const struct nodes *n, dev_t dev, ino_t ino, struct node *out)
 {
 	struct node other;
 	size_t at = 0;
-	bool found;
+	bool found = nodes_next(n, dev, ino, &at, out);
 
-	if (name)
-		return active_named(n, name, dev, ino, out);
-	found = nodes_next(n, dev, ino, &at, out);
 	while (found && nodes_next(n, dev, ino, &at, &other)) {
 		if (other.read_only)
 			continue;
@@ -210,11 +236,49 @@ int nodes_active(const struct nodes *n, const char *name, dev_t dev, ino_t ino,
 			    "that leads to it from here; --qmp=SOCKET,NODE names its "
 			    "node",
 			    (int)n->pid);
+	return 0;
+}
+
+int nodes_active(const struct nodes *n, const char *name, dev_t dev, ino_t ino,
+		 struct node *out)
+{
+	CLEANUP_FREE char *path = NULL;
+	struct stat st;
+	int err;
+
+	if (name)
+		return active_named(n, name, dev, ino, out);
+	err = active_found(n, dev, ino, out);
+	if (err)
+		return err;
 	if (out->read_only)
 		return fail(ENXIO,
 			    "this QEMU (process %d) has it open for reading only, as a "
 			    "layer perhaps; name the image that the guest writes to",
 			    (int)n->pid);
+	path = lead(n, text(named(n, out->name), "file"), &st);
+	return check_open(n, path, dev, ino);
+}
+
+/* name: what QEMU calls its image of this depth. */
+static int same_file(const struct nodes *n, const char *name, const struct image *img,
+		     bool writer)
+{
+	struct stat st;
+	CLEANUP_FREE char *path = lead(n, name, &st);
+
+	if (!path)
+		return 0;
+	if (st.st_dev != img->dev || st.st_ino != img->ino)
+		return fail(ENXIO,
+			    "this QEMU has %s where the headers lead to %s; end it, and "
+			    "merge at rest",
+			    name, img->path);
+	if (opened_by(n->pid, img->dev, img->ino, path, writer) == OPENED_NO)
+		return fail(ENXIO,
+			    "this QEMU has another file open than %s, which was put in "
+			    "its place; put back the one that it has",
+			    img->path);
 	return 0;
 }
 
@@ -225,15 +289,11 @@ int nodes_same_chain(const struct nodes *n, const struct node *top,
 	size_t i = 0;
 
 	for (; image && i < chain->count; i++) {
-		const struct image *img = chain->links[i].image;
-		struct stat st;
+		int err = same_file(n, text(image, "filename"), chain->links[i].image,
+				    i == 0);
 
-		if (look(n, text(image, "filename"), &st) &&
-		    (st.st_dev != img->dev || st.st_ino != img->ino))
-			return fail(ENXIO,
-				    "this QEMU has %s where the headers lead to %s; end "
-				    "it, and merge at rest",
-				    text(image, "filename"), img->path);
+		if (err)
+			return err;
 		image = json_object_get(image, "backing-image");
 	}
 	if (top->image && (image || i < chain->count))

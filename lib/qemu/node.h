@@ -33,8 +33,9 @@ int nodes_query(struct qmp *q, struct nodes *n);
 void nodes_release(struct nodes *n);
 
 /*
- * The next node that has the file open as an image, from position *at on; *at goes past it.
- * false: there is none. What makes no sense is passed over.
+ * The next node whose name leads to the file from here, from position *at on; *at goes past
+ * it. false: there is none. What makes no sense is passed over. QEMU may have had another
+ * file under that name: the other functions see to that.
  */
 bool nodes_next(const struct nodes *n, dev_t dev, ino_t ino, size_t *at,
 		struct node *out);
@@ -43,15 +44,16 @@ bool nodes_next(const struct nodes *n, dev_t dev, ino_t ino, size_t *at,
 bool nodes_has(const struct nodes *n, const char *name);
 
 /*
- * The node of the active image: of that name (NULL: any), writable, and its file the inode
- * as far as can be seen. -ENXIO: QEMU does not have it so; -EAGAIN: several have it.
+ * The node of the active image: of that name (NULL: any), writable, and its file the inode,
+ * which QEMU has open. -ENXIO: it does not have it so, or nobody can tell; -EAGAIN: several
+ * nodes have it.
  */
 int nodes_active(const struct nodes *n, const char *name, dev_t dev, ino_t ino,
 		 struct node *out);
 
 /*
- * Is what QEMU has below the node the chain that the headers tell of? -ENXIO if not. Names
- * that cannot be followed from here are believed.
+ * Is what QEMU has below the node the chain that the headers tell of, file for file? -ENXIO
+ * if not. Names that cannot be followed from here are believed.
  */
 int nodes_same_chain(const struct nodes *n, const struct node *top,
 		     const struct chain *chain);

@@ -14,6 +14,7 @@
 #include "base/fail.h"
 #include "base/size.h"
 #include "qemu/frame.h"
+#include "qemu/message.h"
 
 #define GREETING_MS 5000u /* a main loop that is busy greets late */
 #define REPLY_MS 600000u /* a flush of gigabytes takes its time */
@@ -32,6 +33,7 @@ struct qmp {
 	uint64_t number; /* of the last command */
 	int broken; /* negative: the session is over */
 	bool refused;
+	bool sent; /* the last command, as a whole */
 	bool skips; /* the reply to a former command may still come */
 	char *buf; /* what has come and was not taken */
 	size_t have, cap;
@@ -50,10 +52,27 @@ static int no_qmp(struct qmp *q, const char *what)
 	return broken(q, fail(EPROTO, "%s does not speak QMP: %s", q->name, what));
 }
 
+/* The session is over: what ended it, also when it is asked again. */
+static int over(const struct qmp *q)
+{
+	switch (q->broken) {
+	case -ENXIO:
+		return fail(ENXIO, "the QEMU at %s ended, or closed the session",
+			    q->name);
+	case -EINTR:
+		return fail(EINTR, "stopped while the QEMU at %s did not answer",
+			    q->name);
+	default:
+		return fail(-q->broken,
+			    "the session with the QEMU at %s ended before: %s", q->name,
+			    strerror(-q->broken));
+	}
+}
+
 static int ended(struct qmp *q)
 {
-	return broken(
-		q, fail(ENXIO, "the QEMU at %s ended, or closed the session", q->name));
+	broken(q, -ENXIO);
+	return over(q);
 }
 
 /* Why not to wait any longer: 0, or a negative errno. */
@@ -67,9 +86,8 @@ static int overdue(struct qmp *q, uint64_t end_ms)
 		q->signalled_ms = now;
 	if (!q->end_ms && q->signalled_ms && now - q->signalled_ms >= PATIENCE_MS) {
 		q->skips = true;
-		return broken(q,
-			      fail(EINTR, "stopped while the QEMU at %s did not answer",
-				   q->name));
+		broken(q, -EINTR);
+		return over(q);
 	}
 	return now >= end_ms ? -ETIMEDOUT : 0;
 }
@@ -116,14 +134,6 @@ static int read_more(struct qmp *q, uint64_t end_ms)
 	return err;
 }
 
-/* Integers past 2^63 are legal in QMP; as a last resort they are real numbers. */
-static json_t *parse(const char *text, size_t length)
-{
-	json_t *m = json_loadb(text, length, 0, NULL);
-
-	return m ? m : json_loadb(text, length, JSON_DECODE_INT_AS_REAL, NULL);
-}
-
 /* The next message, whatever it is. -ETIMEDOUT without a sentence. */
 static int receive(struct qmp *q, uint64_t end_ms, json_t **out)
 {
@@ -131,16 +141,19 @@ static int receive(struct qmp *q, uint64_t end_ms, json_t **out)
 
 	*out = NULL;
 	if (q->broken)
-		return ended(q);
+		return over(q);
 	while ((length = frame_scan(&q->frame, q->buf, q->have)) == 0) {
 		int err = read_more(q, end_ms);
 
+		/* also where there is always something to read */
+		if (!err)
+			err = overdue(q, end_ms);
 		if (err)
 			return err;
 	}
 	if (length < 0)
 		return no_qmp(q, "it sends what is no message");
-	*out = parse(q->buf, (size_t)length);
+	*out = message_parse(q->buf, (size_t)length);
 	q->have -= (size_t)length;
 	memmove(q->buf, q->buf + length, q->have);
 	q->frame = (struct frame){0};
@@ -163,23 +176,6 @@ static int keep_event(struct qmp *q, json_t *message)
 	return 0;
 }
 
-static bool has(const char *text, const char *part)
-{
-	return strstr(text, part) != NULL;
-}
-
-/* QEMU tells kinds of errors apart by words only. */
-static int errno_of(const char *class, const char *text)
-{
-	if (has(text, "is busy") || has(text, "in use") || has(text, "lock"))
-		return EAGAIN;
-	if (has(text, strerror(ENOSPC)))
-		return ENOSPC;
-	if (has(text, strerror(EACCES)) || has(text, strerror(EPERM)))
-		return EACCES;
-	return ENXIO;
-}
-
 static int take_error(struct qmp *q, const char *command, const json_t *error)
 {
 	const char *text = json_string_value(json_object_get(error, "desc"));
@@ -188,7 +184,7 @@ static int take_error(struct qmp *q, const char *command, const json_t *error)
 	if (!text || !class)
 		return no_qmp(q, "an error says neither its class nor its text");
 	q->refused = true;
-	return fail(errno_of(class, text), "the QEMU at %s refuses %s: %s", q->name,
+	return fail(-message_error(text), "the QEMU at %s refuses %s: %s", q->name,
 		    command, text);
 }
 
@@ -208,8 +204,11 @@ static int await_reply(struct qmp *q, const char *command, json_t **reply)
 	int err;
 
 	do {
-		err = receive(q, end, &m);
-		if (err == -ETIMEDOUT)
+		/* also when one event comes after the other */
+		err = overdue(q, end);
+		if (!err)
+			err = receive(q, end, &m);
+		if (err == -ETIMEDOUT && !q->broken)
 			return broken(q, fail(ETIMEDOUT, "the QEMU at %s does not answer",
 					      q->name));
 		if (err)
@@ -273,7 +272,7 @@ int qmp_call(struct qmp *q, const char *command, json_t *arguments, json_t **rep
 
 	if (reply)
 		*reply = NULL;
-	q->refused = false;
+	q->refused = q->sent = false;
 	if (m && arguments)
 		json_object_set_new(m, "arguments", arguments);
 	text = m ? json_dumps(m, JSON_COMPACT) : NULL;
@@ -281,8 +280,10 @@ int qmp_call(struct qmp *q, const char *command, json_t *arguments, json_t **rep
 	if (!text)
 		return fail(ENOMEM, "out of memory");
 	if (q->broken)
-		return ended(q);
+		return over(q);
 	err = send_all(q, text, strlen(text));
+	/* QEMU counts brackets, too, and does not wait for the end of the line */
+	q->sent = !err;
 	if (!err)
 		err = send_all(q, "\n", 1);
 	return err ? err : await_reply(q, command, reply);
@@ -291,6 +292,11 @@ int qmp_call(struct qmp *q, const char *command, json_t *arguments, json_t **rep
 bool qmp_refused(const struct qmp *q)
 {
 	return q->refused;
+}
+
+bool qmp_sent(const struct qmp *q)
+{
+	return q->sent;
 }
 
 void qmp_hurry(struct qmp *q, uint64_t ms)

@@ -58,6 +58,12 @@ int qmp_call(struct qmp *q, const char *command, json_t *arguments, json_t **rep
 bool qmp_refused(const struct qmp *q);
 
 /*
+ * Was the last command sent as a whole? Only then QEMU may have carried it out, whatever
+ * became of the session.
+ */
+bool qmp_sent(const struct qmp *q);
+
+/*
  * From now on no signal counts; what is left to do has to end within ms. 0: take that back,
  * with the signal.
  */

@@ -7,19 +7,24 @@
 #include "qemu/snapshot.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/io.h"
+#include "base/size.h"
 #include "page/reader.h"
 #include "qemu/endpoint.h"
 #include "qemu/node.h"
+#include "qemu/opened.h"
 #include "qemu/schema.h"
+
+#define SETTLE_MS 1000 /* how long a process that was killed may have its files */
+#define SETTLE_LOOK_MS 20
 
 static const char *const needed[] = {
 	"query-named-block-nodes",	    "transaction",
@@ -35,8 +40,10 @@ struct disk {
 	struct snapshot_handover handover;
 	struct snapshot_result *r;
 	struct node node;
-	int fd; /* the image, to sync it afterwards */
+	struct chain *chain; /* of the image, to sync it afterwards */
 	const char *path; /* of the overlay, absolute; while it is given */
+	dev_t dev; /* of the overlay */
+	ino_t ino;
 	char overlay[NODE_NAME]; /* its node's name */
 };
 
@@ -71,16 +78,77 @@ static json_t *actions(const struct session *s)
 	return list;
 }
 
+static enum opened has_overlay(const struct session *s, const struct disk *d)
+{
+	return opened_by(s->nodes.pid, d->dev, d->ino, d->o.overlay, true);
+}
+
+static enum opened has_image(const struct session *s, const struct disk *d)
+{
+	return opened_by(s->nodes.pid, d->handover.dev, d->handover.ino, d->o.image,
+			 true);
+}
+
+/*
+ * Does QEMU have the overlays (all or none of them), or still the images, or neither, since
+ * it is dead? A process that ends lets go of its files a moment later.
+ */
+static bool went_over(const struct session *s, bool *lives)
+{
+	const struct timespec pause = {.tv_nsec = SETTLE_LOOK_MS * 1000000};
+	uint64_t end = clock_ms() + SETTLE_MS;
+
+	for (;;) {
+		bool over = has_overlay(s, &s->disks[0]) == OPENED_YES;
+
+		*lives = over || has_image(s, &s->disks[0]) == OPENED_YES;
+		if (over || !*lives || clock_ms() >= end)
+			return over;
+		nanosleep(&pause, NULL);
+	}
+}
+
+/* "E.qcow2, F.qcow2"; malloc'd, NULL: out of memory. */
+static char *overlays(const struct session *s)
+{
+	char *list = NULL;
+	size_t size;
+	FILE *f = open_memstream(&list, &size);
+
+	for (size_t i = 0; f && i < s->n; i++)
+		fprintf(f, "%s%s", i ? ", " : "", s->disks[i].o.overlay);
+	if (f && fclose(f) == 0)
+		return list;
+	free(list);
+	return NULL;
+}
+
 static int outcome_unknown(const struct session *s, int err)
 {
 	CLEANUP_FREE char *why = fail_take();
+	CLEANUP_FREE char *list = overlays(s);
+	const char *names = list ? list : s->disks[0].o.overlay;
+	bool lives, over = went_over(s, &lives);
 
+	if (!why)
+		why = strdup("QEMU died");
+	if (over)
+		return fail(-err,
+			    "%s before it said that it had gone over, but it has %s "
+			    "open: the guest writes there by now",
+			    why, names);
+	if (lives)
+		return fail(-err,
+			    "%s before it said whether the guest writes to %s by now; "
+			    "QEMU lives and does not have it open: if chain-info still "
+			    "shows that nobody uses it, remove it before the guest "
+			    "writes on",
+			    why, names);
 	return fail(-err,
 		    "%s before it said whether the guest writes to %s by now; that is a "
 		    "whole overlay and reads as the guest's disk in either case; "
-		    "chain-info %s shows whether it is in use",
-		    why ? why : "QEMU died", s->disks[0].o.overlay,
-		    s->disks[0].o.overlay);
+		    "chain-info shows whether it is in use",
+		    why, names);
 }
 
 static int transact(struct session *s)
@@ -92,10 +160,24 @@ static int transact(struct session *s)
 		return fail(EINVAL, "the path of an overlay is not UTF-8, and QMP takes "
 				    "no other");
 	err = qmp_call(s->q, "transaction", json_pack("{s:o}", "actions", list), NULL);
-	if (!err || qmp_refused(s->q))
+	if (!err || qmp_refused(s->q) || !qmp_sent(s->q))
 		return err;
 	s->unknown = true;
 	return outcome_unknown(s, err == -EINTR ? err : -ENXIO);
+}
+
+/* A name that no node has, nor one of those to come. */
+static void name_overlay(const struct session *s, struct disk *d)
+{
+	bool taken = true;
+
+	for (unsigned k = 0; taken; k++) {
+		snprintf(d->overlay, sizeof(d->overlay), "chain-%jx-%u",
+			 (uintmax_t)d->ino, k);
+		taken = nodes_has(&s->nodes, d->overlay);
+		for (const struct disk *other = s->disks; other < d; other++)
+			taken |= strcmp(other->overlay, d->overlay) == 0;
+	}
 }
 
 static int make(struct session *s, size_t i);
@@ -108,8 +190,9 @@ static int give(void *opaque, const char *path, dev_t dev, ino_t ino)
 	int err;
 
 	d->path = path;
-	snprintf(d->overlay, sizeof(d->overlay), "chain-%jx-%jx", (uintmax_t)dev,
-		 (uintmax_t)ino);
+	d->dev = dev;
+	d->ino = ino;
+	name_overlay(s, d);
 	err = next < s->n ? make(s, next) : transact(s);
 	if (err && !handover_refused(err) && !s->unknown) {
 		s->refused = err;
@@ -150,14 +233,16 @@ static int check_page(dev_t dev, ino_t ino)
 		    (int)v.owner_pid);
 }
 
-static int check_size(const struct disk *d, const struct stat *st)
+/* The overlay will be as large as the file says. */
+static int check_size(const struct disk *d)
 {
-	if (strcmp(d->handover.format, "raw") == 0 && S_ISREG(st->st_mode) &&
-	    d->node.size != (uint64_t)st->st_size)
+	uint64_t size = d->chain->links[0].image->size;
+
+	if (d->node.size && d->node.size != size)
 		return fail(ENXIO,
-			    "this QEMU shows its guest a disk of %ju bytes of this file "
-			    "of %ju, and no overlay can say so",
-			    (uintmax_t)d->node.size, (uintmax_t)st->st_size);
+			    "this QEMU shows its guest a disk of %ju bytes where the "
+			    "file has %ju, and no overlay can say so",
+			    (uintmax_t)d->node.size, (uintmax_t)size);
 	return 0;
 }
 
@@ -166,8 +251,7 @@ static int find_disk(struct session *s, struct disk *d)
 	struct stat st;
 	int err;
 
-	d->fd = open(d->o.image, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (d->fd < 0 || fstat(d->fd, &st) < 0)
+	if (stat(d->o.image, &st) < 0)
 		return fail_errno(errno, "cannot open");
 	err = check_page(st.st_dev, st.st_ino);
 	if (!err)
@@ -185,15 +269,20 @@ static int find_disk(struct session *s, struct disk *d)
 		.give = give,
 		.opaque = d,
 	};
-	return check_size(d, &st);
+	return 0;
 }
 
 static int find_disks(struct session *s)
 {
 	int err = 0;
 
-	for (size_t i = 0; i < s->n && !err; i++)
-		err = fail_in(find_disk(s, &s->disks[i]), s->disks[i].o.image);
+	for (struct disk *d = s->disks; d < s->disks + s->n && !err; d++) {
+		err = fail_in(find_disk(s, d), d->o.image);
+		if (!err)
+			err = handover_open_chain(&d->handover, d->o.image, &d->chain);
+		if (!err)
+			err = fail_in(check_size(d), d->o.image);
+	}
 	return err;
 }
 
@@ -215,46 +304,71 @@ static int begin(struct session *s, const char *qmp)
 	return err ? err : nodes_query(s->q, &s->nodes);
 }
 
-/*
- * QEMU lets go of an overlay at once if nobody uses the node of its image: neither a device
- * nor an export.
- */
-static int look_for_users(struct session *s)
+/* Another sentence behind those that are there. Takes text, which may be NULL. */
+static void warn(struct disk *d, char *text)
 {
-	int err;
+	char *both = NULL;
 
-	nodes_release(&s->nodes);
-	err = nodes_query(s->q, &s->nodes);
-	for (size_t i = 0; i < s->n && !err; i++) {
-		struct disk *d = &s->disks[i];
-
-		if (nodes_has(&s->nodes, d->overlay))
-			continue;
-		d->r->live = false;
-		if (asprintf(&d->r->warning,
-			     "%s: this QEMU has no device and no export of it, so it has "
-			     "not opened %s",
-			     d->o.image, d->o.overlay) < 0)
-			d->r->warning = NULL;
+	if (d->r->warning && text && asprintf(&both, "%s; %s", d->r->warning, text) > 0) {
+		free(d->r->warning);
+		free(text);
+		d->r->warning = both;
+	} else if (text) {
+		free(d->r->warning);
+		d->r->warning = text;
 	}
-	return err;
 }
 
-/* They are layers now, and what they hold has to stay. */
-static int sync_images(const struct session *s)
+/* It is a layer now, and what it holds has to stay. */
+static void sync_image(struct disk *d)
 {
-	int err = 0;
+	const struct image *img = d->chain->links[0].image;
+	char *text = NULL;
+	int err = sync_data(img->fd);
 
-	for (size_t i = 0; i < s->n && !err; i++)
-		err = fail_in(sync_data(s->disks[i].fd), s->disks[i].o.image);
-	return err;
+	if (!err && img->data_fd != img->fd)
+		err = sync_data(img->data_fd);
+	if (err && asprintf(&text,
+			    "%s: %s; it may not be on the disk, but the guest "
+			    "writes to %s now",
+			    d->o.image, fail_sentence(), d->o.overlay) < 0)
+		text = NULL;
+	warn(d, text);
+	fail_clear();
+}
+
+/*
+ * QEMU lets go of an overlay at once if nobody uses the node of its image: neither a device
+ * nor an export. It is not asked for its nodes: a job of somebody else may be ending.
+ */
+static void look_for_user(const struct session *s, struct disk *d)
+{
+	char *text;
+
+	if (has_overlay(s, d) != OPENED_NO)
+		return;
+	d->r->live = false;
+	if (asprintf(&text,
+		     "%s: this QEMU has no device and no export of it, so it has not "
+		     "opened %s",
+		     d->o.image, d->o.overlay) < 0)
+		text = NULL;
+	warn(d, text);
+}
+
+/* The guest is on the overlays, and nothing is an error any more. */
+static void settle(struct session *s)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		sync_image(&s->disks[i]);
+		look_for_user(s, &s->disks[i]);
+	}
 }
 
 static void release(struct session *s)
 {
 	for (size_t i = 0; s->disks && i < s->n; i++)
-		if (s->disks[i].fd >= 0)
-			close(s->disks[i].fd);
+		chain_close(s->disks[i].chain);
 	free(s->disks);
 	nodes_release(&s->nodes);
 	schema_release(&s->schema);
@@ -271,8 +385,7 @@ int qemu_snapshot(const struct snapshot_options *o, size_t n, const char *qmp,
 	for (size_t i = 0; i < n; i++) {
 		r[i] = (struct snapshot_result){0};
 		if (s.disks)
-			s.disks[i] = (struct disk){
-				.session = &s, .o = o[i], .r = &r[i], .fd = -1};
+			s.disks[i] = (struct disk){.session = &s, .o = o[i], .r = &r[i]};
 	}
 	if (!err)
 		err = begin(&s, qmp);
@@ -281,9 +394,7 @@ int qemu_snapshot(const struct snapshot_options *o, size_t n, const char *qmp,
 	if (!err)
 		err = make(&s, 0);
 	if (!err)
-		err = sync_images(&s);
-	if (!err)
-		err = look_for_users(&s);
+		settle(&s);
 	release(&s);
 	return err;
 }

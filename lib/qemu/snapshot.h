@@ -7,7 +7,8 @@
  * caching, the aio and the discard of the image, which a blockdev-add of ours could not know.
  *
  * QEMU flushes the images in it, and they are synced here once more: a QEMU with
- * cache=unsafe does not.
+ * cache=unsafe does not. If that fails it is a warning, since the guest is on the overlays
+ * by then.
  */
 #ifndef QEMU_SNAPSHOT_H
 #define QEMU_SNAPSHOT_H

@@ -12,6 +12,7 @@
 
 #define WATCH_MS 100
 #define QUERY_MS 200u
+#define EVENTS_AT_ONCE 100 /* a layer that cannot be read makes more without an end */
 
 /* Nobody could take a stop back without a page. */
 static enum merge_on_error how(const struct stream *s)
@@ -257,8 +258,6 @@ static void take_error(struct stream *s, const json_t *data)
 		page_pause(s->m.progress.page);
 		limit_set_pause(&s->m.limit, true);
 	}
-	if (job_query(s->q, &s->job) < 0)
-		fail_clear();
 	if (asprintf(&sentence, "%s: QEMU met an error while it merged%s%s",
 		     s->options.image, s->job.nospace ? ": no space left" : "",
 		     s->paused ? "; it stands still until chain-stream --resume" : "") <
@@ -275,15 +274,21 @@ static void take_error(struct stream *s, const json_t *data)
 void stream_events(struct stream *s)
 {
 	const struct merge_observer *to = s->m.progress.observer;
+	bool asked = false;
 	json_t *event;
 
-	while ((event = qmp_event(s->q))) {
+	for (int i = 0; i < EVENTS_AT_ONCE && (event = qmp_event(s->q)); i++) {
 		CLEANUP_FREE char *line = json_dumps(event, JSON_COMPACT);
 
 		if (line && to && to->event)
 			to->event(to->opaque, line);
-		if (is_let_pass(s, event))
+		if (is_let_pass(s, event)) {
+			/* for want of space? Whoever is asked may tell of more meanwhile */
+			if (!asked && job_query(s->q, &s->job) < 0)
+				fail_clear();
+			asked = true;
 			take_error(s, json_object_get(event, "data"));
+		}
 		json_decref(event);
 	}
 }

@@ -7,6 +7,7 @@
  *	FAULT_EXIT=N	the process dies instead of its N-th fdatasync, status 86 ...
  *	FAULT_CUT=1	... and the file gets the length that it had when last synced
  *	FAULT_ERRNO=E	the first FAULT_COUNT (1) such writes fail with this errno
+ *	FAULT_SYNC=E	every fdatasync fails with this errno
  *	FAULT_SLOW=MS	the first FAULT_COUNT (1) such writes take so many milliseconds
  *	FAULT_FLIP=1	the first FAULT_COUNT (1) such writes write something else
  *	FAULT_CLONE=MS	each clone to it takes so many milliseconds
@@ -141,6 +142,10 @@ int fdatasync(int fd)
 		_exit(DIED);
 	}
 	pthread_mutex_unlock(&lock);
+	if (number("FAULT_SYNC", 0)) {
+		errno = (int)number("FAULT_SYNC", 0);
+		return -1;
+	}
 	r = (int)syscall(SYS_fdatasync, fd);
 	pthread_mutex_lock(&lock);
 	if (r == 0)

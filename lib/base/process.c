@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+#include "base/process.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+void process_program(pid_t pid, char *out, size_t size)
+{
+	CLEANUP_CLOSE int fd = -1;
+	char path[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd >= 0 ? read(fd, out, size - 1) : 0;
+	out[n > 0 ? n : 0] = '\0';
+	out[strcspn(out, "\n")] = '\0';
+}
+
+/* Never asks a remote file system again: a dead NFS server must not stop us. */
+bool process_fd_is(int dirfd, const char *name, dev_t dev, ino_t ino)
+{
+	struct statx st;
+
+	return statx(dirfd, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) ==
+		       0 &&
+	       st.stx_ino == ino && makedev(st.stx_dev_major, st.stx_dev_minor) == dev;
+}
+
+int process_has_open(pid_t pid, dev_t dev, ino_t ino)
+{
+	struct dirent *e;
+	char path[64];
+	int found = 0;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	d = opendir(path);
+	if (!d)
+		return -errno;
+	while (!found && (e = readdir(d)))
+		found = e->d_name[0] != '.' &&
+			process_fd_is(dirfd(d), e->d_name, dev, ino);
+	closedir(d);
+	return found;
+}

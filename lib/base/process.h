@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* Other processes, as /proc shows them. */
+#ifndef BASE_PROCESS_H
+#define BASE_PROCESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* The name of its program (cut to 15 bytes by the kernel); "" if there is none to see. */
+void process_program(pid_t pid, char *out, size_t size);
+
+/*
+ * Has it this file open? 1 or 0, or a negative errno (without a sentence) if that cannot be
+ * seen: it is another user's, or gone.
+ */
+int process_has_open(pid_t pid, dev_t dev, ino_t ino);
+
+/* Is the open file that dirfd/name (in a /proc/PID/fd) stands for this one? */
+bool process_fd_is(int dirfd, const char *name, dev_t dev, ino_t ino);
+
+#endif

@@ -10,14 +10,6 @@
 
 #define PROGRESS_MS 250
 
-/* QEMU's names (qapi/job.json, JobStatus). */
-static const char *const names[] = {
-	[MERGE_CREATED] = "created",	 [MERGE_RUNNING] = "running",
-	[MERGE_PAUSED] = "paused",	 [MERGE_WAITING] = "waiting",
-	[MERGE_PENDING] = "pending",	 [MERGE_ABORTING] = "aborting",
-	[MERGE_CONCLUDED] = "concluded", [MERGE_NULL] = "null",
-};
-
 void merge_events_init(struct merge_events *e, bool on, const struct merge_options *o)
 {
 	*e = (struct merge_events){
@@ -33,7 +25,7 @@ static void tell_state(struct merge_events *e, enum merge_state state)
 {
 	e->state = state;
 	event_line("JOB_STATUS_CHANGE", json_pack("{s:o,s:s}", "id", json_text(e->device),
-						  "status", names[state]));
+						  "status", merge_state_name(state)));
 }
 
 /* Go on to state, through all that lies before it and was not told. */

@@ -144,10 +144,23 @@ static int begin(struct merge *m)
 	return err ? err : setup_open(&m->setup, m->options, &m->held, m->result);
 }
 
-static int run(struct merge *m)
+void merge_note_outcome(struct merge *m, int err)
 {
 	struct merge_result *r = m->result;
 	struct stat st;
+
+	if (!m->options->dry_run && fstat(merge_active(m)->fd, &st) == 0)
+		r->new_file_size = (uint64_t)st.st_size;
+	if (!err) {
+		r->backing_string = TAKE(m->setup.string);
+		r->backing_format = TAKE(m->setup.format);
+	}
+	r->counts = m->counts;
+}
+
+static int run(struct merge *m)
+{
+	struct merge_result *r = m->result;
 	int err = begin(m);
 
 	if (!err)
@@ -161,13 +174,7 @@ static int run(struct merge *m)
 		err = merge_survey(m);
 	if (!err && !m->held.mailbox)
 		err = m->options->dry_run ? predict(m) : merge_at_rest(m);
-	if (!m->options->dry_run && fstat(merge_active(m)->fd, &st) == 0)
-		r->new_file_size = (uint64_t)st.st_size;
-	if (!err) {
-		r->backing_string = TAKE(m->setup.string);
-		r->backing_format = TAKE(m->setup.format);
-	}
-	r->counts = m->counts;
+	merge_note_outcome(m, err);
 	return err;
 }
 
@@ -231,6 +238,18 @@ int merge_run(const struct merge_options *o, const struct merge_observer *observ
 	limit_release(&m.limit);
 	r->elapsed_ms = clock_ms() - begin;
 	return err;
+}
+
+const char *merge_state_name(enum merge_state state)
+{
+	static const char *const names[] = {
+		[MERGE_CREATED] = "created",	 [MERGE_RUNNING] = "running",
+		[MERGE_PAUSED] = "paused",	 [MERGE_WAITING] = "waiting",
+		[MERGE_PENDING] = "pending",	 [MERGE_ABORTING] = "aborting",
+		[MERGE_CONCLUDED] = "concluded", [MERGE_NULL] = "null",
+	};
+
+	return names[state];
 }
 
 void merge_result_release(struct merge_result *r)

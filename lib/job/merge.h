@@ -78,6 +78,9 @@ enum merge_state {
 	MERGE_NULL,
 };
 
+/* Its name there (JobStatus). */
+const char *merge_state_name(enum merge_state state);
+
 struct merge_result {
 	struct merge_counts counts;
 	bool nothing_to_do; /* and why: note */

@@ -51,6 +51,8 @@ int merge_check_space(struct merge *m);
 
 /* Absolute paths of the images that leave the chain, into the result. */
 int merge_note_swallowed(struct merge *m);
+/* How it ended (err), into the result: counts, the file's size, where the image leads now. */
+void merge_note_outcome(struct merge *m, int err);
 /* The switch: everything durable before it, one sector, read back. */
 int merge_switch_over(struct merge *m);
 

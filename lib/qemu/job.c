@@ -15,13 +15,6 @@
 #define END_MS 10000u
 #define LOOK_MS 20
 
-static const char *const names[] = {
-	[MERGE_CREATED] = "created",	 [MERGE_RUNNING] = "running",
-	[MERGE_PAUSED] = "paused",	 [MERGE_WAITING] = "waiting",
-	[MERGE_PENDING] = "pending",	 [MERGE_ABORTING] = "aborting",
-	[MERGE_CONCLUDED] = "concluded", [MERGE_NULL] = "null",
-};
-
 static void prefix(char *out, size_t size, dev_t dev, ino_t ino)
 {
 	snprintf(out, size, "chain-%jx-%jx-", (uintmax_t)dev, (uintmax_t)ino);
@@ -42,9 +35,9 @@ void job_name(struct job *j, dev_t dev, ino_t ino, const struct image *base,
 /* States that we do not know (ready, standby: of other types) count as running. */
 static enum merge_state state_of(const char *name)
 {
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
-		if (strcmp(name, names[i]) == 0)
-			return (enum merge_state)i;
+	for (enum merge_state s = MERGE_CREATED; s <= MERGE_NULL; s++)
+		if (strcmp(name, merge_state_name(s)) == 0)
+			return s;
 	return MERGE_RUNNING;
 }
 

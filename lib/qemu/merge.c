@@ -332,7 +332,6 @@ static int run(struct stream *s)
 {
 	struct merge *m = &s->m;
 	struct merge_result *r = m->result;
-	struct stat st;
 	int err = prepare(s);
 
 	if (err || r->nothing_to_do)
@@ -340,13 +339,7 @@ static int run(struct stream *s)
 	r->old_file_size = r->new_file_size = merge_active(m)->file_size;
 	r->space_free = room_free(merge_active(m));
 	err = s->options.dry_run ? predict(m) : carry_out(s);
-	if (!s->options.dry_run && fstat(merge_active(m)->fd, &st) == 0)
-		r->new_file_size = (uint64_t)st.st_size;
-	if (!err) {
-		r->backing_string = TAKE(m->setup.string);
-		r->backing_format = TAKE(m->setup.format);
-	}
-	r->counts = m->counts;
+	merge_note_outcome(m, err);
 	return err;
 }
 

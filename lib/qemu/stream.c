@@ -182,6 +182,18 @@ static void stand_still(struct stream *s)
 		to->error(to->opaque, "write", "stop", sentence ? sentence : "", true);
 }
 
+/* For what QEMU tells, with all that is to be looked at meanwhile. */
+static int wait_a_moment(struct stream *s)
+{
+	int err = qmp_wait(s->q, WATCH_MS);
+
+	if (err < 0)
+		return err;
+	stream_events(s);
+	progress_watch(&s->m.progress);
+	return limit_check(&s->m.limit);
+}
+
 /* A job would take what is left before it could be paused: there is none yet. */
 static int await_room(struct stream *s)
 {
@@ -197,12 +209,7 @@ static int await_room(struct stream *s)
 			return no_room(s);
 		if (!p->paused)
 			stand_still(s);
-		err = qmp_wait(s->q, WATCH_MS);
-		if (err < 0)
-			break;
-		stream_events(s);
-		progress_watch(p);
-		err = limit_check(&s->m.limit);
+		err = wait_a_moment(s);
 	}
 	return err;
 }
@@ -359,12 +366,7 @@ int stream_watch(struct stream *s)
 
 	progress_state(p, MERGE_RUNNING);
 	while (!err && s->job.state < MERGE_PENDING) {
-		err = qmp_wait(s->q, WATCH_MS);
-		if (err < 0)
-			break;
-		stream_events(s);
-		progress_watch(p);
-		err = limit_check(&s->m.limit);
+		err = wait_a_moment(s);
 		if (!err)
 			err = steer(s);
 		if (!err)

@@ -19,20 +19,14 @@
 #include "image/create.h"
 #include "job/merge.h"
 #include "page/mailbox.h"
+#include "script.h"
 
-#define DISK (256u << 10)
-#define CLUSTER 512u
 #define PATIENCE_MS 40 /* what a holder that is always busy may cost */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static char folder[] = "/dev/shm/fuzz-answers-XXXXXX";
 static char path_a[64], path_b[64], path_d[64];
-
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
 
 struct liar {
 	struct page *page;
@@ -42,41 +36,7 @@ struct liar {
 	struct mail_answer answer;
 };
 
-static uint8_t byte(struct input *in)
-{
-	if (!in->left)
-		return 0;
-	in->left--;
-	return *in->data++;
-}
-
-static uint64_t word(struct input *in, unsigned bytes)
-{
-	uint64_t n = 0;
-
-	while (bytes--)
-		n = n << 8 | byte(in);
-	return n;
-}
-
 /* ---- the images --------------------------------------------------------------------- */
-
-static void create(const char *path, const char *below)
-{
-	struct image_options o = {.version = 3,
-				  .cluster_bits = 9,
-				  .refcount_order = 4,
-				  .size = DISK,
-				  .backing_name = below,
-				  .backing_format = below ? "qcow2" : NULL};
-	int fd;
-
-	unlink(path);
-	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0 || image_create(fd, &o))
-		abort();
-	close(fd);
-}
 
 static void fill(const char *path, char value)
 {

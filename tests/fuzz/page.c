@@ -26,9 +26,8 @@
 #include "page/mail.h"
 #include "page/memory.h"
 #include "page/reader.h"
+#include "script.h"
 
-#define DISK (256u << 10)
-#define CLUSTER 512u
 #define REQUESTS 40
 #define PATIENCE_MS 5000 /* for an answer */
 
@@ -38,11 +37,6 @@ static char folder[] = "/dev/shm/fuzz-page-XXXXXX";
 static char path_a[64], path_d[64], path_e[64];
 static struct stat image;
 
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
-
 struct worker {
 	struct page_layout *map;
 	struct mail_area *mail;
@@ -50,41 +44,7 @@ struct worker {
 	uint64_t leased; /* the host offset of the last lease */
 };
 
-static uint8_t byte(struct input *in)
-{
-	if (!in->left)
-		return 0;
-	in->left--;
-	return *in->data++;
-}
-
-static uint64_t word(struct input *in, unsigned bytes)
-{
-	uint64_t n = 0;
-
-	while (bytes--)
-		n = n << 8 | byte(in);
-	return n;
-}
-
 /* ---- the images and their holder -------------------------------------------------- */
-
-static void create(const char *name, const char *below)
-{
-	struct image_options o = {.version = 3,
-				  .cluster_bits = 9,
-				  .refcount_order = 4,
-				  .size = DISK,
-				  .backing_name = below,
-				  .backing_format = below ? "qcow2" : NULL};
-	int fd;
-
-	unlink(name);
-	fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0 || image_create(fd, &o))
-		abort();
-	close(fd);
-}
 
 static struct holder *hold(const char *name)
 {

@@ -146,6 +146,14 @@ static int explain(const char *path, int err)
 	return fail_give(err, sentence);
 }
 
+static void await_killed(const char *path)
+{
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+	if (fd >= 0)
+		lock_await_killed(fd);
+}
+
 int info_check(const char *path, bool json)
 {
 	enum image_format format;
@@ -153,6 +161,7 @@ int info_check(const char *path, bool json)
 	int err = image_probe(path, &format);
 
 	if (!err) {
+		await_killed(path);
 		err = image_open(&img, path, format, IMAGE_LENIENT | IMAGE_NO_DATA, 0);
 		err = err ? explain(path, err) : 0;
 	}

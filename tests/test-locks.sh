@@ -171,6 +171,40 @@ testWaitLock()
 	finish
 }
 
+# A killed process has its locks until its last system call ends: the next command waits for
+# that, as nobody can do anything about it. The call here is a write to a frozen file system.
+testKilled()
+{
+	mkdir m
+	mount_new ext4 256M m || return 0
+	need fsfreeze || return 0
+	cd m || return 1
+	make_slow_chain 32
+	killed
+	LIMIT=30 assert_status 0 chain-info --check D.qcow2
+	finish
+	killed
+	LIMIT=30 assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	finish
+	cd ..
+}
+
+# A merge is killed, and ends a second later
+killed()
+{
+	start chain-stream -q --rate=16M D.qcow2
+	merge_runs || fail "the merge does not start"
+	fsfreeze -f .
+	later "fsfreeze -u '$PWD'"
+	until_true 5 grep -q '^State:.D' "/proc/$PID"/task/*/status || fail "nothing waits"
+	kill -9 "$PID"
+	(
+		sleep 1
+		fsfreeze -u .
+	) &
+}
+
 # chain-info takes no lock: a guest can start while it looks.
 testInfoTakesNone()
 {

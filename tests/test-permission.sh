@@ -70,6 +70,28 @@ testOwnImage()
 	assert_merged D.qcow2 "$HASH" A.qcow2
 }
 
+# Who holds it may be another user's, or a process that is ending: a short while is given to
+# it, then the sentence says that nobody is to be seen.
+testHolderNotToBeSeen()
+{
+	allowed || return 0
+	mkdir -m 700 "$WORK/run2"
+	later "rm -rf '$WORK/run2'"
+	chown 65534 "$WORK/run2" D.qcow2
+	start qemu-nbd -t -f qcow2 -k "$WORK/nbd.sock" D.qcow2
+	holds "$PID"
+	CHAIN_RUNTIME_DIR=$WORK/run2 LIMIT=20 assert_status 75 $NOBODY chain-stream -q D.qcow2
+	assert_one_error
+	assert_err 'D.qcow2: in use by another process, which /proc does not show to this user'
+	(
+		sleep 0.7
+		kill "$PID"
+	) &
+	CHAIN_RUNTIME_DIR=$WORK/run2 assert_status 0 $NOBODY chain-stream -q -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+	finish
+}
+
 testReadOnlyFileSystem()
 {
 	mkdir ro

@@ -4,7 +4,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -51,4 +54,27 @@ int process_has_open(pid_t pid, dev_t dev, ino_t ino)
 			process_fd_is(dirfd(d), e->d_name, dev, ino);
 	closedir(d);
 	return found;
+}
+
+/* The first thread of a process that ends may be gone ("Z") while others are still there. */
+bool process_is_ending(pid_t pid)
+{
+	const uint64_t killed = UINT64_C(1) << (SIGKILL - 1);
+	bool ending = false;
+	char path[64], line[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	while (!ending && fgets(line, sizeof(line), f)) {
+		if (strncmp(line, "State:", 6) == 0)
+			ending = strpbrk(line + 6, "ZX");
+		else if (strncmp(line, "SigPnd:", 7) == 0 ||
+			 strncmp(line, "ShdPnd:", 7) == 0)
+			ending = strtoull(line + 7, NULL, 16) & killed;
+	}
+	fclose(f);
+	return ending;
 }

@@ -19,4 +19,10 @@ int process_has_open(pid_t pid, dev_t dev, ino_t ino);
 /* Is the open file that dirfd/name (in a /proc/PID/fd) stands for this one? */
 bool process_fd_is(int dirfd, const char *name, dev_t dev, ino_t ino);
 
+/*
+ * Has it been killed, though something of it is still there (a thread in a call that a slow
+ * disk has not ended)? What it has open and locked goes without anybody's doing.
+ */
+bool process_is_ending(pid_t pid);
+
 #endif

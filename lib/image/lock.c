@@ -31,6 +31,9 @@
 #define PERMISSIONS 4u
 
 #define RACE_MS 50u /* two that race: how long to try again in any case */
+#define ENDING_MS 10000u /* for the last call of a killed process */
+#define HIDDEN_MS 2000u
+#define HOLDERS 16
 
 /* Bit n of uses: byte 100 + n; bit n of denies: byte 200 + n. */
 struct lock_set {
@@ -182,6 +185,146 @@ static int lock_try(int fd, struct lock_set want)
 	return 0;
 }
 
+static bool is_number(const char *s)
+{
+	return *s && s[strspn(s, "0123456789")] == '\0';
+}
+
+static DIR *open_folder(int at, const char *path)
+{
+	int fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!d && fd >= 0)
+		close(fd);
+	return d;
+}
+
+/*
+ * Add what the descriptors in a /proc/PID/fd hold of the inode; the one of the name except,
+ * if not NULL, left out. Returns whether there is any descriptor.
+ */
+static bool lock_of_folder(int proc, const char *folder, const char *except, dev_t dev,
+			   ino_t ino, struct lock_set *held)
+{
+	DIR *d = open_folder(proc, folder);
+	bool any = false;
+	char path[320];
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		struct lock_set one;
+		int info;
+
+		if (!is_number(e->d_name))
+			continue;
+		any = true;
+		if ((except && strcmp(e->d_name, except) == 0) ||
+		    !process_fd_is(dirfd(d), e->d_name, dev, ino))
+			continue;
+		snprintf(path, sizeof(path), "%.256sinfo/%.32s", folder, e->d_name);
+		info = openat(proc, path, O_RDONLY | O_CLOEXEC);
+		if (info < 0)
+			continue;
+		one = lock_read_info(info);
+		held->uses |= one.uses;
+		held->denies |= one.denies;
+	}
+	if (d)
+		closedir(d);
+	return any;
+}
+
+/*
+ * What all descriptors of one process hold of the inode together. When the first thread of
+ * one that was killed is gone, the others may still be in a system call with all of it.
+ */
+static struct lock_set lock_of_process(int proc, const char *pid, dev_t dev, ino_t ino)
+{
+	struct lock_set held = {0, 0};
+	char path[320];
+	struct dirent *e;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "%.32s/fd", pid);
+	if (lock_of_folder(proc, path, NULL, dev, ino, &held))
+		return held;
+	snprintf(path, sizeof(path), "%.32s/task", pid);
+	d = open_folder(proc, path);
+	while (d && (e = readdir(d))) {
+		snprintf(path, sizeof(path), "%.32s/fd", e->d_name);
+		if (is_number(e->d_name) &&
+		    lock_of_folder(dirfd(d), path, NULL, dev, ino, &held))
+			break;
+	}
+	if (d)
+		closedir(d);
+	return held;
+}
+
+static void lock_describe(int proc, const char *pid, struct lock_set held,
+			  struct lock_holder *out)
+{
+	struct stat st;
+
+	*out = (struct lock_holder){.pid = (pid_t)strtol(pid, NULL, 10),
+				    .writer = held.uses & 1u << 1};
+	if (fstatat(proc, pid, &st, 0) == 0)
+		out->uid = st.st_uid;
+	process_program(out->pid, out->program, sizeof(out->program));
+	if (!out->program[0])
+		snprintf(out->program, sizeof(out->program), "?");
+}
+
+int lock_holders(dev_t dev, ino_t ino, struct lock_holder *out, int max)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+	int n = 0;
+
+	if (!d)
+		return 0;
+	while (n < max && (e = readdir(d))) {
+		struct lock_set held;
+
+		if (!is_number(e->d_name) || strtol(e->d_name, NULL, 10) == getpid())
+			continue;
+		held = lock_of_process(dirfd(d), e->d_name, dev, ino);
+		if (!held.uses && !held.denies)
+			continue;
+		lock_describe(dirfd(d), e->d_name, held, &out[n++]);
+	}
+	closedir(d);
+	return n;
+}
+
+/* Is it another descriptor of this process that holds the inode of fd? */
+static bool lock_is_own(int fd, const struct stat *st)
+{
+	struct lock_set held = {0, 0};
+	char except[16];
+
+	snprintf(except, sizeof(except), "%d", fd);
+	lock_of_folder(AT_FDCWD, "/proc/self/fd", except, st->st_dev, st->st_ino, &held);
+	return held.uses || held.denies;
+}
+
+uint64_t lock_grace(int fd)
+{
+	struct lock_holder who[HOLDERS];
+	struct stat st;
+	int n;
+
+	if (fstat(fd, &st) < 0 || lock_is_own(fd, &st))
+		return 0;
+	n = lock_holders(st.st_dev, st.st_ino, who, HOLDERS);
+	for (int i = 0; i < n; i++) {
+		if (!process_is_ending(who[i].pid))
+			return 0;
+	}
+	return n ? ENDING_MS : HIDDEN_MS;
+}
+
 /* 2 to 10 ms before a time that is so far, 10 to 100 ms for those who wait long. */
 static void lock_pause(uint64_t waited_ms)
 {
@@ -203,12 +346,12 @@ static void lock_pause(uint64_t waited_ms)
 /* -EAGAIN, and a sentence that names the writer, else anybody who has it. */
 static int lock_conflict(int fd)
 {
-	struct lock_holder who[16];
+	struct lock_holder who[HOLDERS];
 	struct stat st;
 	int n = 0, pick = 0;
 
 	if (fstat(fd, &st) == 0)
-		n = lock_holders(st.st_dev, st.st_ino, who, 16);
+		n = lock_holders(st.st_dev, st.st_ino, who, HOLDERS);
 	for (int i = n - 1; i >= 0; i--) {
 		if (who[i].writer)
 			pick = i;
@@ -237,7 +380,7 @@ int lock_take(int fd, enum lock_role role, uint64_t wait_ms,
 		waited = clock_ms() - start;
 		if (stop && *stop)
 			return fail(EINTR, "stopped while waiting for a lock");
-		if (waited >= limit)
+		if (waited >= limit && waited >= lock_grace(fd))
 			return lock_conflict(fd);
 		lock_pause(waited);
 	}
@@ -290,79 +433,14 @@ int lock_is_held(int fd, bool *held)
 	return 0;
 }
 
-static bool is_number(const char *s)
+void lock_await_killed(int fd)
 {
-	return *s && s[strspn(s, "0123456789")] == '\0';
-}
+	uint64_t start = clock_ms(), waited = 0;
+	bool held;
 
-/* What all descriptors of one process hold of the inode together. */
-static struct lock_set lock_of_process(int proc, const char *pid, dev_t dev, ino_t ino)
-{
-	struct lock_set held = {0, 0};
-	char path[320];
-	struct dirent *e;
-	DIR *d;
-	int fds;
-
-	snprintf(path, sizeof(path), "%s/fd", pid);
-	fds = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fds < 0)
-		return held;
-	d = fdopendir(fds);
-	if (!d) {
-		close(fds);
-		return held;
+	while (lock_is_held(fd, &held) == 0 && held && waited < lock_grace(fd)) {
+		lock_pause(waited);
+		waited = clock_ms() - start;
 	}
-	while ((e = readdir(d))) {
-		struct lock_set one;
-		int info;
-
-		if (!is_number(e->d_name) || !process_fd_is(fds, e->d_name, dev, ino))
-			continue;
-		snprintf(path, sizeof(path), "%.32s/fdinfo/%.32s", pid, e->d_name);
-		info = openat(proc, path, O_RDONLY | O_CLOEXEC);
-		if (info < 0)
-			continue;
-		one = lock_read_info(info);
-		held.uses |= one.uses;
-		held.denies |= one.denies;
-	}
-	closedir(d);
-	return held;
-}
-
-static void lock_describe(int proc, const char *pid, struct lock_set held,
-			  struct lock_holder *out)
-{
-	struct stat st;
-
-	*out = (struct lock_holder){.pid = (pid_t)strtol(pid, NULL, 10),
-				    .writer = held.uses & 1u << 1};
-	if (fstatat(proc, pid, &st, 0) == 0)
-		out->uid = st.st_uid;
-	process_program(out->pid, out->program, sizeof(out->program));
-	if (!out->program[0])
-		snprintf(out->program, sizeof(out->program), "?");
-}
-
-int lock_holders(dev_t dev, ino_t ino, struct lock_holder *out, int max)
-{
-	DIR *d = opendir("/proc");
-	struct dirent *e;
-	int n = 0;
-
-	if (!d)
-		return 0;
-	while (n < max && (e = readdir(d))) {
-		struct lock_set held;
-
-		if (!is_number(e->d_name) || strtol(e->d_name, NULL, 10) == getpid())
-			continue;
-		held = lock_of_process(dirfd(d), e->d_name, dev, ino);
-		if (!held.uses && !held.denies)
-			continue;
-		lock_describe(dirfd(d), e->d_name, held, &out[n++]);
-	}
-	closedir(d);
-	return n;
+	fail_clear();
 }

@@ -9,7 +9,8 @@
  * Taking them: all 100s ascending, then the 200s, never blocking, never as write locks;
  * then test with F_OFD_GETLK and F_WRLCK: for each permission used byte 200 + n, for each
  * not shared byte 100 + n. On a conflict what was newly taken is released. Two that race
- * may both fail, so a conflict is tried again with jitter for a short while.
+ * may both fail, so a conflict is tried again with jitter for a short while; and for longer
+ * if who holds them has been killed (lock_grace).
  */
 #ifndef IMAGE_LOCK_H
 #define IMAGE_LOCK_H
@@ -40,6 +41,17 @@ int lock_take(int fd, enum lock_role role, uint64_t wait_ms,
  */
 int lock_take_untested(int fd, enum lock_role role);
 
+/*
+ * How many ms to go on trying before others are said to have the file, whatever the
+ * caller's own limit: 0 if somebody alive holds lock bytes; else they are those of a killed
+ * process, and go as soon as its last system call ends (10 s), or nobody is to be seen who
+ * holds them: killed, too, or of a user whom /proc hides (2 s).
+ */
+uint64_t lock_grace(int fd);
+
+/* While a writer is there who has been killed, or cannot be seen: wait, so long. */
+void lock_await_killed(int fd);
+
 /* Would lock_take find the inode in use by others now? Takes nothing. */
 int lock_conflicts(int fd, enum lock_role role, bool *conflict);
 
@@ -62,7 +74,8 @@ struct lock_holder {
 /*
  * Who holds lock bytes of this inode, by scanning /proc/PID/fdinfo for "lock:" lines
  * (/proc/locks shows pid -1 for OFD locks). Up to max entries, this process left
- * out. Returns how many. Processes of others are invisible without the permission.
+ * out. Returns how many. Processes of others are invisible without the permission; one that
+ * has been killed is there until its last thread has ended.
  */
 int lock_holders(dev_t dev, ino_t ino, struct lock_holder *out, int max);
 

@@ -192,8 +192,9 @@ int held_find(const struct merge_options *o, struct held *h)
 		enum seen seen;
 		bool done;
 		int err = look(o, fd, h, &seen, &within, &done);
+		uint64_t waited = clock_ms() - begin;
 
-		if (!done && clock_ms() - begin >= within) {
+		if (!done && waited >= within && (err || waited >= lock_grace(fd))) {
 			done = true;
 			err = err ? err : in_use(h, seen);
 		}

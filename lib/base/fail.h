@@ -14,6 +14,7 @@
  *
  *	EUCLEAN		an image is damaged or hostile			65
  *	ENOTSUP		an image of a kind that we do not handle	65
+ *	EMSGSIZE	a header has no room for a change		65
  *	ELOOP		a backing chain runs in a circle		65
  *	ENOENT		a file is missing				66
  *	EAGAIN, EBUSY	in use by another				75

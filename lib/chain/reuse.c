@@ -113,9 +113,8 @@ static int change_header(struct image *img, const char *string, const char *form
 	};
 	int err = image_rehead_check(img, &change);
 
-	/* a name that is too long, as for a new image: the caller's choice */
 	if (err)
-		return err == -EMSGSIZE ? -EINVAL : err;
+		return err;
 	err = image_make_writable(img);
 	/* it may be as new as if we had made it */
 	if (!err && fsync(img->fd) < 0)

@@ -113,7 +113,7 @@ static int switch_header(struct finish *f)
 	int err = image_rehead_check(img, &change);
 
 	if (err)
-		return err != -EMSGSIZE ? err : m->has_base ? -EINVAL : -ENOTSUP;
+		return err;
 	/*
 	 * session_complete may have met words of a commit that failed half way: they are in
 	 * the file, and not durable.

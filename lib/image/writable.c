@@ -28,21 +28,13 @@ static bool needs_full_sweep(struct image *img)
 	return true;
 }
 
-/* A header that cannot be edited is no lack of space on the disk. */
-static int rehead_or_refuse(struct image *img, const struct qcow2_change *change)
-{
-	int err = image_rehead(img, change);
-
-	return err == -EMSGSIZE ? -ENOTSUP : err;
-}
-
 static int clear_mark(struct image *img)
 {
 	struct qcow2_change change = {.clear_mark = true};
 	uint64_t freed;
 	int err = image_sweep(img, img->header.mark, &freed);
 
-	return err ? err : rehead_or_refuse(img, &change);
+	return err ? err : image_rehead(img, &change);
 }
 
 static int clear_unknown(struct image *img)
@@ -55,7 +47,7 @@ static int clear_unknown(struct image *img)
 		.autoclear = h->autoclear & QCOW2_AUTOCLEAR_KNOWN,
 	};
 
-	return rehead_or_refuse(img, &change);
+	return image_rehead(img, &change);
 }
 
 int image_make_writable(struct image *img)

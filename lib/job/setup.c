@@ -315,17 +315,19 @@ struct qcow2_change setup_change(const struct setup *s)
 	};
 }
 
+int setup_header_fits(struct image *img, struct qcow2_change change)
+{
+	change.clear_mark = img->header.has_mark;
+	return image_rehead_check(img, &change);
+}
+
+/* A holder's own mark stays. */
 static int check_header(struct setup *s)
 {
 	struct qcow2_change change = setup_change(s);
-	int err = image_rehead_check(active(s), &change);
+	int err = s->held->by_holder ? image_rehead_check(active(s), &change)
+				     : setup_header_fits(active(s), change);
 
-	/*
-	 * No room in the header is no lack of space on the disk: another name is wanted, or,
-	 * where there is none, another header.
-	 */
-	if (err == -EMSGSIZE)
-		err = s->string ? -EINVAL : -ENOTSUP;
 	return err ? fail_in(err, s->options->image) : 0;
 }
 
@@ -412,11 +414,11 @@ int setup_open(struct setup *s, const struct merge_options *o, const struct held
 				    "has a raw external data file and cannot have a "
 				    "backing file"),
 			       o->image);
-	err = mend(s);
-	if (err || r->nothing_to_do)
-		return err;
-	err = check_header(s);
-	return err ? err : probe_reflink(s);
+	/* what is refused is not repaired either */
+	err = r->nothing_to_do ? 0 : check_header(s);
+	if (!err)
+		err = mend(s);
+	return err || r->nothing_to_do ? err : probe_reflink(s);
 }
 
 void setup_release(struct setup *s)

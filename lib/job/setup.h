@@ -48,4 +48,10 @@ struct qcow2_change setup_change(const struct setup *s);
 /* chain-rebase -u: change the header and nothing else. */
 int setup_rebase_unsafe(const struct merge_options *o, struct merge_result *r);
 
+/*
+ * Would this change of an image at rest fit its header (as image_rehead_check)? Asked before
+ * it is repaired: a mark that a crash left is gone by then.
+ */
+int setup_header_fits(struct image *img, struct qcow2_change change);
+
 #endif

@@ -75,21 +75,16 @@ static int new_string(const struct merge_options *o, struct merge_result *r)
 static int switch_header(struct image *img, const struct merge_options *o,
 			 struct merge_result *r)
 {
-	struct qcow2_change change = {.set_backing = true};
-	int err = o->dry_run ? 0 : image_make_writable(img);
+	const struct qcow2_change change = {
+		.set_backing = true,
+		.backing_name = r->backing_string,
+		.backing_format = r->backing_format,
+	};
+	int err = setup_header_fits(img, change);
 
-	if (err)
-		return err;
+	if (!err && !o->dry_run)
+		err = image_make_writable(img);
 	r->old_file_size = r->new_file_size = img->file_size;
-	change.backing_name = r->backing_string;
-	change.backing_format = r->backing_format;
-	err = image_rehead_check(img, &change);
-	/*
-	 * No room in the header is no lack of space on the disk: another name is wanted, or,
-	 * where there is none, another header.
-	 */
-	if (err == -EMSGSIZE)
-		err = change.backing_name ? -EINVAL : -ENOTSUP;
 	return err || o->dry_run ? err : image_rehead(img, &change);
 }
 

@@ -350,14 +350,18 @@ static int lay_out(struct plan *p, struct qcow2_rewrite *out)
 	start_layout(p, out);
 	if (finish_layout(p, edit_in_place(p, true, out->sector), out))
 		return 0;
-	if (p->laid_out && p->change->set_backing)
+	if (p->laid_out && p->longest && p->change->set_backing &&
+	    p->change->backing_name)
 		return fail(
-			EMSGSIZE,
+			ENAMETOOLONG,
 			"the backing file name has %zu bytes, but the header has room "
 			"for %zu; use a shorter path",
 			p->name_length, p->longest);
-	return fail(EMSGSIZE, "the header has no room for another extension; have "
-			      "qemu-img rebase -u write it anew");
+	return fail(EMSGSIZE,
+		    "the header has no room for %s; have qemu-img rebase -u "
+		    "write it anew",
+		    p->laid_out && p->change->set_backing ? "a backing file name"
+							  : "another extension");
 }
 
 /* Do two headers mean the same? Where name and extensions stand does not matter. */

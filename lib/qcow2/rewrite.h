@@ -45,9 +45,9 @@ struct qcow2_rewrite {
 
 /*
  * old: the image's whole first cluster (len bytes, zero-filled if the file is
- * shorter). Returns -EMSGSIZE when the change does not fit
- * (never -ENOSPC, which is what a disk says), with a sentence that
- * names, for a name, the longest that fits; -EUCLEAN when old does not decode.
+ * shorter). When the change does not fit (never -ENOSPC, which is what a disk says):
+ * -ENAMETOOLONG if a shorter name would, and the sentence says how long, else -EMSGSIZE.
+ * -EUCLEAN when old does not decode.
  * What it returns was decoded again and says what change asks for, and old with
  * only the tail written still says what old said.
  */

@@ -195,7 +195,7 @@ static void exercise(struct disk *d, size_t longest)
 	clear_mark(d);
 	assert(set_name(d, "c", "raw") == 0);
 	*d = first;
-	assert(set_name(d, long_name(1024), "raw") == -EMSGSIZE);
+	assert(set_name(d, long_name(1024), "raw") == -ENAMETOOLONG);
 	assert(strstr(fail_sentence(), "room for"));
 	assert(memcmp(d, &first, sizeof(first)) == 0);
 }
@@ -258,7 +258,7 @@ static void test_small_clusters(void)
 	add_ext(&d, QCOW2_EXT_BACKING_FORMAT, "raw", 3);
 	finish(&d, "r.raw");
 	exercise(&d, 512 - 112 - 16 - 8);
-	assert(set_name(&d, long_name(377), "raw") == -EMSGSIZE);
+	assert(set_name(&d, long_name(377), "raw") == -ENAMETOOLONG);
 	assert(strstr(fail_sentence(), "room for 376"));
 	/* a mark needs room that a long name has taken */
 	assert(set_name(&d, long_name(370), "raw") == 0);
@@ -300,7 +300,7 @@ static void test_crossing(void)
 	}
 	make(&d, 2, 10);
 	finish(&d, long_name(600));
-	assert(set_name(&d, long_name(500), "raw") == -EMSGSIZE);
+	assert(set_name(&d, long_name(500), "raw") == -ENAMETOOLONG);
 	decode(&d, &h);
 	assert(h.backing_length == 600);
 }

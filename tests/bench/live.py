@@ -292,25 +292,20 @@ def rates(ours, other, asked, what):
         1e6 * statistics.median(costs), 1e6 * statistics.median(cost)))
 
 
-def hold_read(case, bench, where, top, base):
-    ours, peer, null = [], [], []
-    path = os.path.join(where, top)
-    size = 2 * GIB // SCALE
-    for _ in range(RUNS):
-        peer.append(case.rate(Daemon(bench, path), "randread", *for_a_while()))
-        ours.append(case.rate(Holder(bench, path), "randread", *for_a_while()))
-        null.append(case.rate(Null(bench, size), "randread", *for_a_while()))
-    return [rates(ours, peer, 3, "storage daemon"),
-            rates(ours, null, 0, "nbdkit's null plugin: the limit")]
+def limit(null, peer):
+    return rates(null, peer, 0, "storage daemon, beside nbdkit's null plugin: the limit")
 
 
-def hold_overwrite(case, bench, where, top, base):
-    ours, peer = [], []
-    path = os.path.join(where, top)
-    for _ in range(RUNS):
-        peer.append(case.rate(Daemon(bench, path), "randwrite", *for_a_while()))
-        ours.append(case.rate(Holder(bench, path), "randwrite", *for_a_while()))
-    return [rates(ours, peer, 2, "storage daemon")]
+def hold_load(kind, asked):
+    def measure(case, bench, where, top, base):
+        ours, peer, null = [], [], []
+        path = os.path.join(where, top)
+        for _ in range(RUNS):
+            peer.append(case.rate(Daemon(bench, path), kind, *for_a_while()))
+            ours.append(case.rate(Holder(bench, path), kind, *for_a_while()))
+            null.append(case.rate(Null(bench, 2 * GIB // SCALE), kind, *for_a_while()))
+        return [rates(ours, peer, asked, "storage daemon"), limit(null, peer)]
+    return measure
 
 
 def hold_first_write(case, bench, where, top, base):
@@ -325,12 +320,13 @@ def hold_first_write(case, bench, where, top, base):
         create(path, size, top)
         return case.rate(kind(bench, path), "randwrite", writes)
 
-    ours, peer = [], []
+    ours, peer, null = [], [], []
     for _ in range(2 * RUNS):  # they are short
         peer.append(rate(Daemon))
         ours.append(rate(Holder))
+        null.append(case.rate(Null(bench, size), "randwrite", writes))
     os.remove(path)
-    return [rates(ours, peer, 2, "storage daemon")]
+    return [rates(ours, peer, 2, "storage daemon"), limit(null, peer)]
 
 
 def hold_read_64(case, bench, where, top, base):
@@ -418,8 +414,9 @@ def figure(x):
 
 def live_cases():
     return [
-        LiveCase("hold-read", "tmpfs", full_image, hold_read),
-        LiveCase("hold-overwrite", "tmpfs", full_image, hold_overwrite),
+        LiveCase("hold-read", "tmpfs", full_image, hold_load("randread", 3)),
+        LiveCase("hold-overwrite", "tmpfs", full_image,
+                 hold_load("randwrite", 2)),
         LiveCase("hold-first-write", "tmpfs", full_image, hold_first_write),
         LiveCase("hold-read-64", "tmpfs", dealt_layers, hold_read_64),
         LiveCase("live-ext4", "disk", merge_chain, live(1.3)),

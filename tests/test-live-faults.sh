@@ -186,6 +186,35 @@ testReserve()
 	assert_sound small/D.qcow2
 }
 
+# So much is left, whoever copies: the worker into a lease (plain), the holder all of it (data
+# file) or what is missing in a cluster (subclusters).
+testReserveIsLeft()
+{
+	local kind left
+
+	need_stalls || return 0
+	mount_new tmpfs 300M small || return 0
+	qemu-img create -q -f qcow2 A.qcow2 96M
+	qemu-io -f qcow2 -c 'write -q -P 81 0 80M' A.qcow2
+	for kind in cluster_size=64k "data_file=$PWD/small/data" extended_l2=on,cluster_size=1M; do
+		rm -f small/*
+		qemu-img create -q -f qcow2 -o "$kind" -F qcow2 -b "$PWD/A.qcow2" small/D.qcow2
+		for left in {0..79}; do
+			echo "write -q -P 82 ${left}M 32k"
+		done | qemu-io -f qcow2 small/D.qcow2 >/dev/null
+		HASH=$(content small/D.qcow2)
+		hold small/D.qcow2 || return 0
+		assert_status 74 chain-stream -q small/D.qcow2
+		assert_one_error
+		assert_err 'for the guest'
+		left=$(df --output=avail -k small | tail -n 1)
+		assertTrue "$kind: $left KiB are left" "[ $left -ge $((255 * 1024)) ]"
+		assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+		release
+		assert_sound small/D.qcow2
+	done
+}
+
 # No space for what the worker copies; none for a new table (the guest's own first write
 # hears of that, too).
 testNoSpace()

@@ -13,6 +13,7 @@
 #include "base/size.h"
 #include "holder/region.h"
 #include "holder/write.h"
+#include "image/room.h"
 #include "qcow2/refcount.h"
 
 #define LEASE_MOST (256ull << 20) /* bytes, of one request */
@@ -127,6 +128,11 @@ void session_close(struct holder *h)
 	session_free(TAKE(h->session));
 }
 
+static int no_room(void)
+{
+	return fail(ENOSPC, "what is left on the file system is kept for the guest");
+}
+
 int session_lease(struct holder *h, const struct mail_request *rq, struct mail_answer *an)
 {
 	struct active *a = active_of(h);
@@ -137,9 +143,9 @@ int session_lease(struct holder *h, const struct mail_request *rq, struct mail_a
 		return fail(EPROTO, "an external data file has nothing to lease");
 	if (!want || want > max_u64(LEASE_MOST >> a->bits, 1))
 		return fail(EPROTO, "%" PRIu64 " clusters at once are too many", want);
-	if (space_is_short(&a->space))
-		return fail(ENOSPC,
-			    "what is left on the file system is kept for the guest");
+	want = min_u64(want, room_beside_guest(a->img->fd) >> a->bits);
+	if (!want)
+		return no_room();
 	err = space_take(&a->space, want, &host, &got);
 	if (err)
 		return err;
@@ -403,6 +409,8 @@ int session_link(struct holder *h, const struct mail_request *rq, struct mail_an
 		/* it copies, and nobody else is answered meanwhile */
 		if (clusters > max_u64(FILL_MOST >> a->bits, 1))
 			return fail(EPROTO, "too many clusters to fill at once");
+		if (room_beside_guest(a->img->data_fd) >> a->bits < clusters)
+			return no_room();
 	}
 	err = has_backlog(h) ? commits_flush(&h->commits) : 0;
 	if (err)

@@ -12,7 +12,6 @@
 #include "base/size.h"
 #include "image/cache.h"
 #include "image/refs.h"
-#include "image/room.h"
 
 void space_init(struct space *s, struct image *img, struct epoch *epoch)
 {
@@ -213,11 +212,6 @@ bool space_has_limbo(struct space *s)
 	LOCK_SCOPE(&s->lock);
 
 	return s->limbo.count > 0;
-}
-
-bool space_is_short(struct space *s)
-{
-	return room_is_short(s->img->fd);
 }
 
 /* What is free at the very end need not stay in the file. */

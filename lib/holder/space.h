@@ -66,9 +66,6 @@ void space_tend(struct space *s, bool all);
 
 bool space_has_limbo(struct space *s);
 
-/* Has the file system come down to what a guest should find (image/room.h)? */
-bool space_is_short(struct space *s);
-
 /* A host cluster (index) that is not used again for now, even when its refcount is 0. */
 int space_keep(struct space *s, uint64_t cluster);
 bool space_is_kept(struct space *s, uint64_t cluster);

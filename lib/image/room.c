@@ -17,14 +17,16 @@ uint64_t room_free(const struct image *img)
 	return (uint64_t)fs.f_bavail * fs.f_frsize;
 }
 
-bool room_is_short(int fd)
+uint64_t room_beside_guest(int fd)
 {
+	uint64_t size, left, reserve;
 	struct statvfs fs;
 	struct stat st;
-	uint64_t size;
 
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || fstatvfs(fd, &fs) < 0)
-		return false;
+		return UINT64_MAX;
 	size = (uint64_t)fs.f_blocks * fs.f_frsize;
-	return (uint64_t)fs.f_bavail * fs.f_frsize < max_u64(RESERVE_LEAST, size / 100);
+	left = (uint64_t)fs.f_bavail * fs.f_frsize;
+	reserve = max_u64(RESERVE_LEAST, size / 100);
+	return left > reserve ? left - reserve : 0;
 }

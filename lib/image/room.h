@@ -3,7 +3,6 @@
 #ifndef IMAGE_ROOM_H
 #define IMAGE_ROOM_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "image/image.h"
@@ -12,9 +11,9 @@
 uint64_t room_free(const struct image *img);
 
 /*
- * Has the file system of this file come down to what a running guest should find free, the
- * larger of 256 MiB and 1 %? Never that of a block device.
+ * Bytes of this file's file system that a merge may take beside a running guest, who should
+ * find the larger of 256 MiB and 1 % free; UINT64_MAX: not known, or a block device.
  */
-bool room_is_short(int fd);
+uint64_t room_beside_guest(int fd);
 
 #endif

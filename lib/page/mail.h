@@ -75,7 +75,8 @@ enum mail_op {
 	MAIL_SAME,
 	/*
 	 * The holder copies what is unallocated of these guest clusters itself: extended
-	 * L2 clusters that are there in part, an external data file. Answer as LINK.
+	 * L2 clusters that are there in part, an external data file. Answer as LINK;
+	 * -ENOSPC as LEASE.
 	 */
 	MAIL_FILL,
 	/* count runs of leased clusters (host, clusters) that are not needed. */

@@ -281,6 +281,9 @@ static void end_job(struct stream *s, int err)
 
 	progress_state(&s->m.progress, MERGE_ABORTING);
 	left = job_end(s->q, &s->job);
+	/* so that the next run finds in the file what was copied; a failure costs that only */
+	if (!left)
+		stream_flush(s);
 	if (!left || (left == -ENXIO && !qmp_refused(s->q)))
 		fail_give(err, sentence);
 	else

@@ -145,7 +145,7 @@ static int try_names(struct stream *s)
 /* Would the guest find too little room for its own writes? */
 static bool is_short(const struct stream *s)
 {
-	return s->data + s->zeros && room_is_short(merge_active(&s->m)->data_fd);
+	return s->data + s->zeros && !room_beside_guest(merge_active(&s->m)->data_fd);
 }
 
 static bool stops_when_short(const struct stream *s)

@@ -13,7 +13,10 @@
 #include <unistd.h>
 
 #include "base/escape.h"
+#include "base/size.h"
 #include "status.h"
+
+#define SAME_EVENT_MS 1000u /* signals so close are one event */
 
 volatile sig_atomic_t stop_signal;
 
@@ -54,20 +57,27 @@ static void version(FILE *to, struct argp_state *state)
 	fprintf(to, "%s (chain-tools) %s\n", name_of_program, CHAIN_VERSION);
 }
 
+/*
+ * One event can come twice: timeout(1) signals the process and its group, a terminal that is
+ * closed does the same. A later one kills, should we hang on a pipe that nobody reads.
+ */
 static void on_signal(int number)
 {
-	if (!stop_signal)
+	static uint64_t first_ms;
+
+	if (!stop_signal) {
+		first_ms = clock_ms();
 		__atomic_store_n(&stop_signal, number, __ATOMIC_RELAXED);
+	} else if (clock_ms() - first_ms >= SAME_EVENT_MS) {
+		signal(number, SIG_DFL);
+		raise(number);
+	}
 }
 
 static void catch_signals(void)
 {
 	static const int stops[] = {SIGHUP, SIGINT, SIGTERM};
-	/*
-	 * The second one kills, should we hang on a terminal or a pipe that nobody reads.
-	 */
-	struct sigaction action = {.sa_handler = on_signal,
-				   .sa_flags = SA_RESTART | SA_RESETHAND};
+	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 	struct sigaction ignore = {.sa_handler = SIG_IGN}, old;
 
 	for (size_t i = 0; i < sizeof(stops) / sizeof(*stops); i++)

@@ -65,6 +65,50 @@ testNohup()
 	assert_merged D.qcow2 "$HASH" ""
 }
 
+# One event can come twice: timeout(1) signals the process and then its group, and so does a
+# terminal that is closed.
+testTwice()
+{
+	local signal
+
+	make_slow_chain 32
+	for signal in TERM HUP INT; do
+		start chain-stream --rate=4M D.qcow2
+		merge_runs || fail "the merge does not start"
+		kill -$signal "$PID"
+		kill -$signal "$PID"
+		sleep 0.02
+		kill -$signal "$PID"
+		finish
+		assertEquals "$signal" $((128 + $(kill -l $signal))) "$STATUS"
+		assertTrue "$signal: $(cat "$WORK/bg.err")" "grep -q 'goes on from there' '$WORK/bg.err'"
+	done
+	assert_status 0 chain-info --check D.qcow2
+	assert_no_out leaked
+}
+
+# A later one kills what hangs: here on a pipe that nobody reads.
+testLater()
+{
+	make_slow_chain 32
+	mkfifo pipe
+	exec 8<>pipe
+	head -c 65536 /dev/zero >&8
+	env --default-signal=TERM chain-stream --json --rate=4M D.qcow2 >&8 2>"$WORK/bg.err" &
+	PID=$!
+	later "kill -9 $PID"
+	merge_runs || fail "the merge does not start"
+	kill -TERM "$PID"
+	sleep 1.2
+	kill -0 "$PID" || fail "it does not hang, so this tests nothing"
+	kill -TERM "$PID"
+	finish
+	assertEquals 143 "$STATUS"
+	exec 8>&-
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+}
+
 testTimeLimit()
 {
 	local begin took size rounds=0

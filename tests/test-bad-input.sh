@@ -305,6 +305,28 @@ testOverlaps()
 	assertEquals "$WHAT" 65 "$STATUS"
 }
 
+# Tables over each other: what is linked in one would be the content of another place.
+testTablesOverTables()
+{
+	local other
+
+	# the refcount table, a block, the L1 table, the first L2 table
+	for other in 0x10000 0x20000 0x30000 0x40000; do
+		fresh
+		rm D.qcow2
+		over D.qcow2 A.qcow2 1G
+		fill D.qcow2 2 0 100k
+		WHAT="an L2 table at $other"
+		assertEquals $((0x30000)) "$(l1_offset D.qcow2)"
+		assertEquals $((0x40000)) "$(l2_offset D.qcow2)"
+		# shellcheck disable=SC2046 # bytes
+		poke D.qcow2 $(($(l1_offset D.qcow2) + 8)) 80 $(printf '%014x' "$other" | fold -w 2)
+		writers_refuse
+		bounded chain-stream -q -n D.qcow2
+		assertEquals "$WHAT: dry run" 65 "$STATUS"
+	done
+}
+
 # Missing files
 testMissing()
 {

@@ -118,6 +118,10 @@ int holder_open(struct holder **out, const struct holder_options *o)
 	pthread_mutex_init(&h->gate_lock, NULL);
 	pthread_cond_init(&h->gate_opened, NULL);
 	err = h->path ? open_and_lock(h) : fail(ENOMEM, "out of memory");
+	if (!err && !o->readonly) {
+		err = image_check_overlaps(h->chain->links[0].image);
+		err = err ? fail_in(err, h->path) : 0;
+	}
 	if (!err)
 		err = first_view(h);
 	if (err) {

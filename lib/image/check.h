@@ -44,6 +44,12 @@ int image_sweep(struct image *img, uint64_t from, uint64_t *freed);
 int image_repair_refcounts(struct image *img);
 
 /*
+ * Would writing to one table of the image (header, L1, active L2, refcounts, bitmaps)
+ * write to another one, too? -EUCLEAN if so. Reads no L2 table: quick, and no check.
+ */
+int image_check_overlaps(struct image *img);
+
+/*
  * Does the open image need work before it may be written to? Does that work: repair when
  * dirty, sweep when marked, unknown autoclear bits cleared.
  */

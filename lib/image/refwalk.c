@@ -212,7 +212,9 @@ static int walk_l1_word(struct refwalk *w, unsigned table, uint64_t word)
 		findings_add(w->found, "the L2 table at %" PRIu64 " is not aligned",
 			     r.host);
 	err = refwalk_visit(w, &r);
-	return err ? err : walk_l2(w, table, r.host);
+	if (err)
+		return err == REFWALK_SKIP ? 0 : err;
+	return walk_l2(w, table, r.host);
 }
 
 /*

@@ -51,10 +51,13 @@ void findings_release(struct findings *f);
 /* 0 if there are none; -EUCLEAN, or why not all could be read. advice ends the sentence. */
 int findings_verdict(const struct findings *f, const char *advice);
 
+/* Of an L2 table: what it refers to is left out. */
+#define REFWALK_SKIP 1
+
 typedef int ref_visitor(void *ctx, const struct ref *r);
 
 /*
- * Visit every reference. A visitor that returns nonzero ends the walk with that.
+ * Visit every reference. A visitor that returns a negative errno ends the walk with that.
  * Damage is added to found and the walk goes on where it can. length: bytes of the
  * file (image_length). Memory: three buffers of 64 KiB, and the bitmap directory.
  */

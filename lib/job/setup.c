@@ -378,9 +378,11 @@ static int mend(struct setup *s)
 {
 	const struct qcow2_header *h = &active(s)->header;
 	const struct merge_options *o = s->options;
-	int err = 0;
+	int err = s->held->by_holder || s->result->nothing_to_do
+			  ? 0
+			  : image_check_overlaps(active(s));
 
-	if (!o->dry_run && !s->held->by_holder)
+	if (!err && !o->dry_run && !s->held->by_holder)
 		err = image_make_writable(active(s));
 	if (o->dry_run && !s->result->nothing_to_do) {
 		if (s->held->by_holder)

@@ -94,6 +94,18 @@ testOtherFormats()
 	assert_frozen
 }
 
+# The format before qcow2 begins with the same four bytes.
+testQcow()
+{
+	qemu-img create -q -f qcow A.qcow 1M
+	assert_status 65 chain-info A.qcow
+	assert_err '"qcow"'
+	assert_no_out qcow2
+	FORMAT=qcow over D.qcow2 A.qcow
+	assert_status 65 chain-stream -q D.qcow2
+	assert_err '"?qcow"?'
+}
+
 # An image without the recorded format below is merged, with a warning.
 testNoFormat()
 {

@@ -87,6 +87,19 @@ testOddSizes()
 	merge_all_ways 1025024 1024512 1000448 1048064
 }
 
+# A header can say a size that is no whole number of sectors: the last bytes are not there.
+testSizeInsideSector()
+{
+	new A.qcow2 2M
+	full A.qcow2 5
+	over D.qcow2 A.qcow2 4M
+	poke A.qcow2 24 00 00 00 00 00 10 00 d7
+	HASH=$(content D.qcow2)
+	assertEquals 1048576 "$(chain-info --json A.qcow2 | jq '.[0]."virtual-size"')"
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+}
+
 testShortInsideCluster()
 {
 	merge_all_ways 2M 512512 1100k 2M

@@ -16,6 +16,7 @@ static const struct {
 	size_t offset, length;
 	const char *magic;
 } formats[] = {
+	{"qcow", 0, 8, "QFI\xfb\0\0\0\1"},
 	{"vmdk", 0, 4, "KDMV"},
 	{"vmdk", 0, 4, "COWD"},
 	{"vpc", 0, 8, "conectix"},

@@ -53,7 +53,8 @@ _Static_assert(sizeof(struct disk_header) == 112, "the header has no holes");
 
 bool qcow2_header_probe(const void *buf, size_t len)
 {
-	return len >= 4 && be32_at(buf) == QCOW2_MAGIC;
+	return len >= 8 && be32_at(buf) == QCOW2_MAGIC &&
+	       be32_at((const uint8_t *)buf + 4) != 1; /* that is format "qcow" */
 }
 
 /* Every fixed field as it stands; len is at least V2_LENGTH. */
@@ -67,7 +68,7 @@ static void load_fields(const void *buf, size_t len, struct qcow2_header *h)
 	h->backing_offset = be64_get(d.backing_offset);
 	h->backing_length = be32_get(d.backing_length);
 	h->cluster_bits = be32_get(d.cluster_bits);
-	h->size = be64_get(d.size);
+	h->size = be64_get(d.size) & ~511ull; /* whole sectors, as QEMU has it */
 	h->crypt = be32_get(d.crypt);
 	h->l1_entries = be32_get(d.l1_entries);
 	h->l1_offset = be64_get(d.l1_offset);

@@ -191,6 +191,15 @@ testCheck()
 	assertEquals "$(jq -S -c . "$WORK/q")" "$(jq -S -c . "$WORK/out")"
 	truncate -s 5M raw
 	assert_status 65 chain-info --check raw
+	# an entry of the snapshot table that lacks the size of the disk: version 3 asks for it
+	new s.qcow2 1M
+	qemu-img snapshot -c 1234567890123456 s.qcow2
+	assert_status 0 chain-info --check s.qcow2
+	poke s.qcow2 $((0x$(peek s.qcow2 64 8) + 39)) 08
+	run qemu-img check s.qcow2
+	assertEquals 2 "$STATUS"
+	assert_status 65 chain-info --check s.qcow2
+	assert_err incomplete
 }
 
 testControlCharacters()

@@ -15,6 +15,7 @@
 
 #define SNAPSHOT_ENTRY_MAX \
 	(256u << 10) /* more than the longest id, name and extra data */
+#define SNAPSHOT_EXTRA_LEAST 16u /* of version 3: sizes of VM state and disk */
 #define BITMAP_DIRECTORY_MAX (64ull << 20) /* as QEMU */
 #define REFTABLE_RESERVED 0x1ffull
 
@@ -23,7 +24,8 @@
  * buf holds SNAPSHOT_ENTRY_MAX bytes from *length of the table on; *pos is where in
  * it we are.
  */
-static int skip_snapshot(struct refwalk *w, uint8_t *buf, uint64_t *base, size_t *pos)
+static int skip_snapshot(struct refwalk *w, uint8_t *buf, uint64_t *base, size_t *pos,
+			 bool *complete)
 {
 	const struct qcow2_header *h = &w->img->header;
 	struct qcow2_snapshot s = {0};
@@ -37,6 +39,7 @@ static int skip_snapshot(struct refwalk *w, uint8_t *buf, uint64_t *base, size_t
 		if (!err)
 			err = qcow2_snapshot_decode(h, buf, SNAPSHOT_ENTRY_MAX, pos, &s);
 	}
+	*complete = h->version < 3 || s.extra_length >= SNAPSHOT_EXTRA_LEAST;
 	if (!err)
 		qcow2_snapshot_release(&s);
 	return err;
@@ -58,7 +61,8 @@ static int walk_snapshots(struct refwalk *w)
 	if (refwalk_read(w, buf, SNAPSHOT_ENTRY_MAX, h->snapshots_offset) < 0)
 		return 0;
 	for (uint32_t i = 0; i < h->snapshots; i++) {
-		int err = skip_snapshot(w, buf, &base, &pos);
+		bool complete;
+		int err = skip_snapshot(w, buf, &base, &pos, &complete);
 
 		if (err == -ENOMEM)
 			return err;
@@ -68,6 +72,11 @@ static int walk_snapshots(struct refwalk *w)
 				     i);
 			break;
 		}
+		if (!complete)
+			findings_add(w->found,
+				     "entry %" PRIu32 " of the snapshot table is "
+				     "incomplete",
+				     i);
 	}
 	r.bytes = base + pos;
 	return refwalk_visit(w, &r);

@@ -95,6 +95,7 @@ int qcow2_snapshot_decode(const struct qcow2_header *h, const void *buf, size_t 
 	found.date_nsec = be32_get(d.date_nsec);
 	found.vm_clock_nsec = be64_get(d.vm_clock_nsec);
 	found.vm_state_size = be32_get(d.vm_state_size);
+	found.extra_length = be32_get(d.extra_length);
 	text = (const char *)buf + *pos + sizeof(d);
 	err = load_extra(h, (const uint8_t *)text, be32_get(d.extra_length), &found);
 	if (err)

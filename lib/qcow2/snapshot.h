@@ -17,6 +17,7 @@ struct qcow2_snapshot {
 	uint64_t vm_clock_nsec;
 	uint64_t vm_state_size;
 	uint64_t icount; /* UINT64_MAX: not stored */
+	uint32_t extra_length; /* bytes; version 3 asks for 16 */
 };
 
 /*

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
@@ -66,16 +67,20 @@ static json_t *specific(const struct qcow2_header *h)
 int snapshot_print_json(const struct snapshot_options *o, const struct snapshot_result *r)
 {
 	const struct qcow2_header *h = &r->header;
-	json_t *object = json_pack("{s:s, s:I, s:I, s:b, s:o}", "format", "qcow2",
+	json_t *object = json_pack("{s:s, s:I, s:I, s:b, s:b, s:o}", "format", "qcow2",
 				   "virtual-size", (json_int_t)h->size, "cluster-size",
-				   (json_int_t)qcow2_cluster_size(h), "reused", r->reused,
-				   "format-specific", specific(h));
+				   (json_int_t)qcow2_cluster_size(h), "dirty-flag", 0,
+				   "reused", r->reused, "format-specific", specific(h));
 	CLEANUP_FREE char *text = NULL;
+	struct stat st;
 
 	info_set_text(object, "filename", o->overlay);
 	info_set_text(object, "backing-filename", h->backing_name);
 	info_set_text(object, "full-backing-filename", r->backing_path);
 	info_set_text(object, "backing-filename-format", h->backing_format);
+	if (stat(o->overlay, &st) == 0)
+		json_object_set_new(object, "actual-size",
+				    json_integer((json_int_t)st.st_blocks * 512));
 	if (r->live)
 		json_object_set_new(object, "live", json_true());
 	if (r->warning)

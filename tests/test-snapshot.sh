@@ -395,8 +395,7 @@ testJsonFields()
 	assert_status 0 chain-snapshot --json A.qcow2 sub/E.qcow2
 	assertEquals "one line" 1 "$(wc -l <"$WORK/out")"
 	assertEquals "as qemu-img info" "$(info sub/E.qcow2 | jq -S .)" \
-		"$(jq -S --argjson q "$(info sub/E.qcow2)" \
-			'del(.reused) + ($q | {"actual-size", "dirty-flag"})' "$WORK/out")"
+		"$(jq -S 'del(.reused)' "$WORK/out")"
 	assert_status 0 chain-snapshot --json --reuse A.qcow2 sub/E.qcow2
 	assertEquals true "$(jq .reused "$WORK/out")"
 	assert_status 0 chain-snapshot -v A.qcow2 F.qcow2

@@ -327,6 +327,22 @@ testTablesOverTables()
 	done
 }
 
+# Snapshots of which nothing is there: no work for hours
+testEmptySnapshots()
+{
+	local at
+
+	WHAT="many empty snapshots"
+	fresh
+	rm D.qcow2
+	over D.qcow2 A.qcow2 64G
+	at=$((($(bytes D.qcow2) + 65535) / 65536 * 65536))
+	truncate -s $((at + 65536 * 48)) D.qcow2
+	# shellcheck disable=SC2046 # bytes
+	poke D.qcow2 60 00 01 00 00 $(printf '%016x' $at | fold -w 2)
+	writers_refuse
+}
+
 # Missing files
 testMissing()
 {

@@ -12,11 +12,13 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/io.h"
+#include "base/size.h"
 #include "chain/name.h"
 #include "copy/mover.h"
 #include "image/check.h"
 #include "image/lock.h"
 #include "image/rehead.h"
+#include "qcow2/word.h"
 
 #define OPEN_TRIES 5
 /* Of a held image: its header may be read while it is being written. */
@@ -373,6 +375,20 @@ static bool is_rebased(const struct setup *s)
 	       strcmp(h->backing_format, s->format) == 0;
 }
 
+/* A table of a snapshot that is too short has no room for what the layers give it. */
+static int check_tables(struct image *img)
+{
+	unsigned span = qcow2_l2_span_bits(&img->header);
+
+	for (unsigned i = 1; i < img->n_tables; i++)
+		if (div_up(img->tables[i].size, 1ull << span) > img->tables[i].l1_entries)
+			return fail(EUCLEAN,
+				    "the L1 table of snapshot %u is too small for its "
+				    "disk; delete the snapshot with qemu-img snapshot -d",
+				    i);
+	return image_check_overlaps(img);
+}
+
 /* What a crash left is mended even where there is nothing else to do. */
 static int mend(struct setup *s)
 {
@@ -380,7 +396,7 @@ static int mend(struct setup *s)
 	const struct merge_options *o = s->options;
 	int err = s->held->by_holder || s->result->nothing_to_do
 			  ? 0
-			  : image_check_overlaps(active(s));
+			  : check_tables(active(s));
 
 	if (!err && !o->dry_run && !s->held->by_holder)
 		err = image_make_writable(active(s));

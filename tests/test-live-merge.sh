@@ -256,6 +256,31 @@ testOneAtATime()
 	assert_merged D.qcow2 "$HASH" ""
 }
 
+# The copying leaves the processors to the guest, unless who started it has chosen.
+testNice()
+{
+	local prefix wanted
+
+	need_holder || return 0
+	[ "$(nice)" = 0 ] || {
+		skip "runs with another priority already"
+		return 0
+	}
+	make_slow_chain 16
+	hold D.qcow2 || return 0
+	for prefix in "" "nice -n 3"; do
+		# shellcheck disable=SC2086 # none, or several words
+		start $prefix chain-stream -q --rate=4M D.qcow2
+		live_runs
+		awk '{ sub(/.*\) /, ""); print $17 }' "/proc/$PID"/task/*/stat >"$WORK/nice"
+		chain-stream --cancel D.qcow2
+		finish
+		[ "$prefix" ] && wanted=3 || wanted=10
+		assertEquals "$prefix" "$wanted" "$(sort -nu "$WORK/nice" | tail -n 1)"
+	done
+	release
+}
+
 # Stopped by a signal, a time limit, a cancel: sound, and the next run goes on from there.
 testStopped()
 {

@@ -7,28 +7,33 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 
+#include "base/array.h"
 #include "base/fail.h"
-#include "base/size.h"
-#include "image/tally.h"
+#include "image/refwalk.h"
+
+/*
+ * An L1 table of 32 MiB names 4 Mi L2 tables, and a refcount table of 8 MiB 1 Mi blocks; what
+ * has more tables than that can only be hostile.
+ */
+#define CLUSTERS_MOST (6u << 20)
+
+#define ADVICE "; chain-info --check says more, and qemu-img check -r all may repair it"
 
 struct overlaps {
-	struct image *img;
-	struct tally tally;
+	unsigned bits;
+	uint64_t *clusters; /* of tables, each as often as it is named */
+	size_t count, cap;
 };
 
-static int find(const struct overlaps *o, const struct ref *r)
+static int add(struct overlaps *o, uint64_t cluster)
 {
-	unsigned bits = o->img->cluster_bits;
-	uint64_t last = (r->host + r->bytes - 1) >> bits;
-
-	for (uint64_t i = r->host >> bits; i <= last; i++)
-		if (tally_has(&o->tally, i) && tally_get(&o->tally, i))
-			return fail(EUCLEAN,
-				    "two of its tables lie at %" PRIu64
-				    "; chain-info --check says more, and qemu-img check "
-				    "-r all may repair it",
-				    i << bits);
+	if (o->count == CLUSTERS_MOST)
+		return fail(EUCLEAN, "it has more tables than are possible" ADVICE);
+	if (array_room(&o->clusters, &o->cap, o->count) < 0)
+		return fail(ENOMEM, "out of memory");
+	o->clusters[o->count++] = cluster;
 	return 0;
 }
 
@@ -39,31 +44,37 @@ static int visit(void *ctx, const struct ref *r)
 	struct overlaps *o = ctx;
 	int err = 0;
 
-	if (counts && !r->outside) {
-		err = find(o, r);
-		tally_add(&o->tally, o->img, r);
-	}
+	if (counts && !r->outside)
+		for (uint64_t i = r->host >> o->bits;
+		     !err && i <= (r->host + r->bytes - 1) >> o->bits; i++)
+			err = add(o, i);
 	return !err && is_l2 ? REFWALK_SKIP : err;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
 }
 
 int image_check_overlaps(struct image *img)
 {
-	struct overlaps o = {.img = img};
+	struct overlaps o = {.bits = img->cluster_bits};
 	struct findings found = {0};
-	uint64_t length, clusters;
+	uint64_t length;
 	int err = image_length(img, &length);
 
-	if (err)
-		return err;
-	clusters = div_up(length, image_cluster_size(img));
-	err = tally_init(&o.tally, img, clusters + 1);
-	for (uint64_t at = 0; !err && at <= clusters; at += o.tally.clusters) {
-		if (at)
-			tally_move(&o.tally, at);
+	if (!err)
 		err = refwalk(img, length, visit, &o, &found);
-	}
 	/* what else is wrong is found by who meets it */
 	findings_release(&found);
-	tally_release(&o.tally);
+	if (!err && o.count)
+		qsort(o.clusters, o.count, sizeof(*o.clusters), by_number);
+	for (size_t i = 1; i < o.count && !err; i++)
+		if (o.clusters[i] == o.clusters[i - 1])
+			err = fail(EUCLEAN, "two of its tables lie at %" PRIu64 ADVICE,
+				   o.clusters[i] << o.bits);
+	free(o.clusters);
 	return err;
 }

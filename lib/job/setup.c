@@ -383,9 +383,9 @@ static int check_tables(struct image *img)
 	for (unsigned i = 1; i < img->n_tables; i++)
 		if (div_up(img->tables[i].size, 1ull << span) > img->tables[i].l1_entries)
 			return fail(EUCLEAN,
-				    "the L1 table of snapshot %u is too small for its "
-				    "disk; delete the snapshot with qemu-img snapshot -d",
-				    i);
+				    "the L1 table of snapshot %s (%s) is too small for "
+				    "its disk; delete it with qemu-img snapshot -d",
+				    img->snapshots[i - 1].id, img->snapshots[i - 1].name);
 	return image_check_overlaps(img);
 }
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <string.h>
 
 #include "base/array.h"
@@ -133,6 +134,29 @@ static int no_room(void)
 	return fail(ENOSPC, "what is left on the file system is kept for the guest");
 }
 
+/* Bytes for new leases: what is leased already need not be written yet. */
+static uint64_t room_to_lease(const struct holder *h)
+{
+	const struct intervals *s = &h->session->leases;
+	const struct active *a = active_of(h);
+	uint64_t room = room_beside_guest(a->img->fd), leased = 0;
+
+	for (size_t i = 0; i < s->count; i++)
+		leased += (s->items[i].end - s->items[i].start) << a->bits;
+	return room > leased ? room - leased : 0;
+}
+
+/* A data file that has all its blocks takes no more of them. */
+static bool has_room_to_fill(const struct active *a, uint64_t clusters)
+{
+	struct stat st;
+
+	if (a->external && fstat(a->img->data_fd, &st) == 0 &&
+	    (uint64_t)st.st_blocks * 512 >= a->img->size)
+		return true;
+	return room_beside_guest(a->img->data_fd) >> a->bits >= clusters;
+}
+
 int session_lease(struct holder *h, const struct mail_request *rq, struct mail_answer *an)
 {
 	struct active *a = active_of(h);
@@ -143,7 +167,7 @@ int session_lease(struct holder *h, const struct mail_request *rq, struct mail_a
 		return fail(EPROTO, "an external data file has nothing to lease");
 	if (!want || want > max_u64(LEASE_MOST >> a->bits, 1))
 		return fail(EPROTO, "%" PRIu64 " clusters at once are too many", want);
-	want = min_u64(want, room_beside_guest(a->img->fd) >> a->bits);
+	want = min_u64(want, room_to_lease(h) >> a->bits);
 	if (!want)
 		return no_room();
 	err = space_take(&a->space, want, &host, &got);
@@ -409,7 +433,7 @@ int session_link(struct holder *h, const struct mail_request *rq, struct mail_an
 		/* it copies, and nobody else is answered meanwhile */
 		if (clusters > max_u64(FILL_MOST >> a->bits, 1))
 			return fail(EPROTO, "too many clusters to fill at once");
-		if (room_beside_guest(a->img->data_fd) >> a->bits < clusters)
+		if (!has_room_to_fill(a, clusters))
 			return no_room();
 	}
 	err = has_backlog(h) ? commits_flush(&h->commits) : 0;

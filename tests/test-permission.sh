@@ -84,7 +84,7 @@ testHolderNotToBeSeen()
 	assert_one_error
 	assert_err 'D.qcow2: in use by another process, which /proc does not show to this user'
 	(
-		sleep 0.7
+		sleep 0.3
 		kill "$PID"
 	) &
 	CHAIN_RUNTIME_DIR=$WORK/run2 assert_status 0 $NOBODY chain-stream -q -b A.qcow2 D.qcow2

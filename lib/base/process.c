@@ -15,6 +15,8 @@
 
 #include "base/cleanup.h"
 
+#define EXITING 0x4u /* PF_EXITING of the kernel */
+
 void process_program(pid_t pid, char *out, size_t size)
 {
 	CLEANUP_CLOSE int fd = -1;
@@ -56,6 +58,26 @@ int process_has_open(pid_t pid, dev_t dev, ino_t ino)
 	return found;
 }
 
+/* Is it on its way out, whatever ended it (PF_EXITING in its flags)? */
+static bool is_exiting(pid_t pid)
+{
+	char path[64], line[512];
+	unsigned flags = 0;
+	const char *end;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	/* behind the name, in which anything may stand */
+	end = fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
+	if (end)
+		sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags);
+	fclose(f);
+	return flags & EXITING;
+}
+
 /* The first thread of a process that ends may be gone ("Z") while others are still there. */
 bool process_is_ending(pid_t pid)
 {
@@ -76,5 +98,5 @@ bool process_is_ending(pid_t pid)
 			ending = strtoull(line + 7, NULL, 16) & killed;
 	}
 	fclose(f);
-	return ending;
+	return ending || is_exiting(pid);
 }

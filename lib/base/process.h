@@ -20,8 +20,8 @@ int process_has_open(pid_t pid, dev_t dev, ino_t ino);
 bool process_fd_is(int dirfd, const char *name, dev_t dev, ino_t ino);
 
 /*
- * Has it been killed, though something of it is still there (a thread in a call that a slow
- * disk has not ended)? What it has open and locked goes without anybody's doing.
+ * Does it end, killed or otherwise, though something of it is still there (a thread in a call
+ * that a slow disk has not ended, memory to be given back)? What it has open and locked goes without anybody's doing.
  */
 bool process_is_ending(pid_t pid);
 

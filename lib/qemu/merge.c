@@ -8,11 +8,14 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/io.h"
 #include "base/size.h"
 #include "chain/name.h"
 #include "image/room.h"
 #include "page/reader.h"
 #include "qemu/stream.h"
+
+#define FLUSH_MS 10000u /* after a stop: nobody should wait for long */
 
 static const char *const needed[] = {
 	"query-block-jobs",
@@ -282,8 +285,13 @@ static void end_job(struct stream *s, int err)
 	progress_state(&s->m.progress, MERGE_ABORTING);
 	left = job_end(s->q, &s->job);
 	/* so that the next run finds in the file what was copied; a failure costs that only */
-	if (!left)
+	if (!left) {
+		qmp_hurry(s->q, FLUSH_MS);
+		/* most of it here, for QEMU and its guest wait for a flush */
+		sync_data(merge_active(&s->m)->fd);
 		stream_flush(s);
+		qmp_hurry(s->q, 0);
+	}
 	if (!left || (left == -ENXIO && !qmp_refused(s->q)))
 		fail_give(err, sentence);
 	else

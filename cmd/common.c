@@ -65,9 +65,9 @@ static void on_signal(int number)
 {
 	static uint64_t first_ms;
 
-	if (!stop_signal) {
+	if (!__atomic_load_n(&stop_signal, __ATOMIC_ACQUIRE)) {
 		first_ms = clock_ms();
-		__atomic_store_n(&stop_signal, number, __ATOMIC_RELAXED);
+		__atomic_store_n(&stop_signal, number, __ATOMIC_RELEASE);
 	} else if (clock_ms() - first_ms >= SAME_EVENT_MS) {
 		signal(number, SIG_DFL);
 		raise(number);

@@ -365,7 +365,7 @@ int qcow2_header_decode(const void *buf, size_t len, struct qcow2_header *h)
 {
 	int err;
 
-	if (!qcow2_header_probe(buf, len)) {
+	if (len < 4 || be32_at(buf) != QCOW2_MAGIC) {
 		memset(h, 0, sizeof(*h));
 		return fail(EUCLEAN, "this is not a qcow2 image");
 	}

@@ -96,7 +96,10 @@ testRecipesInUse()
 		block "Images in use" $i >"$WORK/recipe"
 		LIMIT=60 run bash -e -o pipefail "$WORK/recipe"
 		assertEquals "recipe $i: $(cat "$WORK/recipe" "$WORK/err")" 0 "$STATUS"
-		[ $i != 1 ] || holder=$(cat vm.pid)
+		[ $i != 1 ] || {
+			until_true 10 test -s vm.pid
+			holder=$(cat vm.pid)
+		}
 		later "kill -9 $holder"
 		[ $i = "$n" ] || assertEquals "the guest after recipe $i" "$HASH" "$(guest_content)"
 		[ $i != 2 ] || assert_out '^stream +(running|waiting) '

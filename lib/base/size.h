@@ -21,7 +21,8 @@ const char *size_format(uint64_t bytes, char out[static SIZE_TEXT]);
 /* "3 s", "1:05 min", "2:03:04 h". */
 const char *time_format(uint64_t seconds, char out[static SIZE_TEXT]);
 
-/* Milliseconds of CLOCK_MONOTONIC, and of CLOCK_REALTIME. */
+/* Nanoseconds and milliseconds of CLOCK_MONOTONIC, and those of CLOCK_REALTIME. */
+uint64_t clock_ns(void);
 uint64_t clock_ms(void);
 uint64_t clock_wall_ms(void);
 

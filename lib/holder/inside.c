@@ -17,15 +17,35 @@ int visit_begin(struct visit *v, struct inside *in)
 {
 	if (!mine)
 		mine = 1 + atomic_fetch_add(&threads, 1) % INSIDE_CELLS;
-	v->count = &in->cells[mine - 1].count;
-	atomic_fetch_add(v->count, 1);
+	v->cell = &in->cells[mine - 1];
+	atomic_fetch_add(&v->cell->begun, 1);
 	return in->closed ? fail(ESHUTDOWN, "the holder has ended") : 0;
 }
 
 void visit_end(struct visit *v)
 {
-	if (v->count)
-		atomic_fetch_sub(v->count, 1);
+	if (v->cell)
+		atomic_fetch_add(&v->cell->ended, 1);
+}
+
+uint64_t inside_visits(struct inside *in)
+{
+	uint64_t visits = 0;
+
+	for (unsigned i = 0; i < INSIDE_CELLS; i++)
+		visits += atomic_load_explicit(&in->cells[i].begun, memory_order_relaxed);
+	return visits;
+}
+
+/*
+ * Those who ended are read first: if that is all who have begun a moment later, nobody is
+ * inside then.
+ */
+static bool is_empty(struct inside_cell *cell)
+{
+	uint64_t ended = atomic_load(&cell->ended);
+
+	return atomic_load(&cell->begun) == ended;
 }
 
 bool inside_close(struct inside *in)
@@ -35,7 +55,7 @@ bool inside_close(struct inside *in)
 	if (atomic_exchange(&in->closed, true))
 		return false;
 	for (unsigned i = 0; i < INSIDE_CELLS; i++)
-		for (unsigned tries = 0; atomic_load(&in->cells[i].count); tries++) {
+		for (unsigned tries = 0; !is_empty(&in->cells[i]); tries++) {
 			if (tries < 100)
 				sched_yield();
 			else

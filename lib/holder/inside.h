@@ -13,19 +13,23 @@
 #define HOLDER_INSIDE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #define INSIDE_CELLS 64
 
+/* Each thread counts in a cell, so that they seldom meet. */
+struct inside_cell {
+	_Alignas(64) _Atomic uint64_t begun;
+	_Atomic uint64_t ended;
+};
+
 struct inside {
-	/* Each thread counts in a cell, so that they seldom meet. */
-	struct {
-		_Alignas(64) _Atomic unsigned count;
-	} cells[INSIDE_CELLS];
+	struct inside_cell cells[INSIDE_CELLS];
 	_Atomic bool closed;
 };
 
 struct visit {
-	_Atomic unsigned *count; /* NULL: has not begun */
+	struct inside_cell *cell; /* NULL: has not begun */
 };
 
 /* -ESHUTDOWN when it is closed. */
@@ -33,6 +37,9 @@ int visit_begin(struct visit *v, struct inside *in);
 void visit_end(struct visit *v);
 
 #define VISIT __attribute__((cleanup(visit_end))) struct visit
+
+/* How many have begun so far. */
+uint64_t inside_visits(struct inside *in);
 
 /* False: somebody else closed it before. */
 bool inside_close(struct inside *in);

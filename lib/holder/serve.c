@@ -13,6 +13,7 @@
 #include "holder/session.h"
 
 #define WAIT_MS 200
+#define WAIT_MERGE_MS 20 /* while a worker wants to know what the guest does */
 #define TEND_MS 1000
 
 static int act(struct holder *h, const struct mail_request *rq, struct mail_answer *an)
@@ -83,7 +84,9 @@ void *holder_control(void *opaque)
 	uint64_t tended = clock_ms();
 
 	while (rq && an && !h->stop) {
-		if (mailbox_receive(h->page, rq, WAIT_MS) > 0)
+		page_requests(h->page, inside_visits(&h->inside));
+		if (mailbox_receive(h->page, rq, h->session ? WAIT_MERGE_MS : WAIT_MS) >
+		    0)
 			answer(h, rq, an);
 		if (clock_ms() - tended >= TEND_MS) {
 			tend(h);

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
@@ -22,8 +23,15 @@
 
 /* One call shares at most so much, so that a stop is soon heard. */
 #define CLONE_CALL (64u << 20)
-/* While held: a clone stops the guest's writes for as long as it takes. */
+/*
+ * While held: a clone stops the guest's requests for as long as it takes. So where the guest
+ * is active the calls are shorter, and after each the file is left to it for several times as
+ * long.
+ */
 #define CLONE_CALL_HELD (4u << 20)
+#define CLONE_CALL_ACTIVE (1u << 20)
+#define STEP_BACK_TIMES 9u
+#define STEP_BACK_MOST_NS 100000000u /* a stop is to be heard */
 
 /* The verdicts of one piece, of which the first cluster has index `first` in the item. */
 static int judge_piece(struct worker *w, const struct piece *p, uint64_t first)
@@ -156,43 +164,63 @@ static int copy_instead(struct worker *w, const struct stretch *x)
 	return err;
 }
 
-/* One call. */
-static int clone_piece(struct worker *w, const struct stretch *x)
+static void step_back(uint64_t ns)
 {
-	const struct target *t = w->engine->target;
-	int err = 0;
+	struct timespec pause = {
+		.tv_nsec = (long)min_u64(ns * STEP_BACK_TIMES, STEP_BACK_MOST_NS)};
 
-	/* A pause holds here too, and a stop is heard between two calls. */
-	err = limit_take(w->engine->limit, 0);
-	if (err)
-		return err;
-	if (!t->dry) {
-		LOCK_SCOPE(&w->engine->clone_lock);
-
-		err = reflink(x->image->data_fd, x->from, t->image->data_fd, x->to,
-			      x->length);
-	}
-	if (!err) {
-		w->done.reflinked += x->length;
-		return 0;
-	}
-	if (err == -EIO || err == -ENOSPC || err == -EDQUOT)
-		return err;
-	return copy_instead(w, x);
+	nanosleep(&pause, NULL);
 }
 
-static int clone_stretch(struct worker *w, const struct stretch *x)
+/* One call, for the first *n bytes of x; !*shared: they have to be copied after all. */
+static int clone_some(struct worker *w, const struct stretch *x, uint64_t *n,
+		      bool *shared)
 {
-	uint64_t most = w->engine->target->held ? CLONE_CALL_HELD : UINT64_MAX;
+	struct target *t = w->engine->target;
+	uint64_t most = t->held ? CLONE_CALL_HELD : UINT64_MAX, begin;
+	bool active = false;
+	/* across the stepping back, too: it is for all threads */
+	LOCK_SCOPE(&w->engine->clone_lock);
+	/* A pause holds here too, and a stop is heard between two calls. */
+	int err = limit_take(w->engine->limit, 0);
+
+	if (err)
+		return err;
+	if (t->ops->guest_is_active)
+		active = t->ops->guest_is_active(t);
+	if (active)
+		most = CLONE_CALL_ACTIVE;
+	*n = min_u64(x->length, max_u64(most, 1ull << w->bits));
+	*shared = true;
+	if (t->dry)
+		return 0;
+	begin = clock_ns();
+	err = reflink(x->image->data_fd, x->from, t->image->data_fd, x->to, *n);
+	*shared = !err;
+	if (active)
+		step_back(clock_ns() - begin);
+	return err == -EIO || err == -ENOSPC || err == -EDQUOT ? err : 0;
+}
+
+static int clone_stretch(struct worker *w, const struct stretch *all)
+{
+	struct stretch x = *all;
 	int err = 0;
 
-	if (!x->image)
-		return 0;
-	most = max_u64(most, 1ull << w->bits);
-	for (uint64_t at = 0, n; at < x->length && !err; at += n) {
-		n = min_u64(x->length - at, most);
-		err = clone_piece(
-			w, &(struct stretch){x->image, x->from + at, x->to + at, n});
+	while (x.image && x.length && !err) {
+		struct stretch now = x;
+		bool shared;
+
+		err = clone_some(w, &x, &now.length, &shared);
+		if (err)
+			break;
+		if (shared)
+			w->done.reflinked += now.length;
+		else
+			err = copy_instead(w, &now);
+		x.from += now.length;
+		x.to += now.length;
+		x.length -= now.length;
 	}
 	return err;
 }

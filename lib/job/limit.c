@@ -7,19 +7,12 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/size.h"
 
 #define NS_PER_S 1000000000ull
 #define TENTH_NS (NS_PER_S / 10)
 #define LOOK_NS (NS_PER_S / 20) /* how long a signal may go unnoticed */
 #define RATE_MAX (1ull << 50) /* more is no limit, and would overflow below */
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 static uint64_t usable(uint64_t rate)
 {
@@ -30,7 +23,7 @@ void limit_init(struct limit *l, uint64_t rate, uint64_t time_limit_ms,
 		const volatile sig_atomic_t *stop)
 {
 	pthread_condattr_t attr;
-	uint64_t now = now_ns();
+	uint64_t now = clock_ns();
 
 	*l = (struct limit){.rate = usable(rate), .earned_ns = now, .stop = stop};
 	/* a limit of centuries is none */
@@ -103,7 +96,7 @@ int limit_take(struct limit *l, uint64_t bytes)
 {
 	LOCK_SCOPE(&l->lock);
 	for (;;) {
-		uint64_t now = now_ns();
+		uint64_t now = clock_ns();
 		int err = reason(l, now);
 
 		if (err)
@@ -123,7 +116,7 @@ int limit_take(struct limit *l, uint64_t bytes)
 int limit_check(struct limit *l)
 {
 	LOCK_SCOPE(&l->lock);
-	return reason(l, now_ns());
+	return reason(l, clock_ns());
 }
 
 void limit_set_rate(struct limit *l, uint64_t rate)
@@ -136,7 +129,7 @@ void limit_set_rate(struct limit *l, uint64_t rate)
 	l->rate = rate;
 	l->credit = 0;
 	l->fraction = 0;
-	l->earned_ns = now_ns();
+	l->earned_ns = clock_ns();
 	pthread_cond_broadcast(&l->changed);
 }
 

@@ -21,6 +21,8 @@
 /* The holder copies so much while nobody else is served by its mailbox. */
 #define FILL_BYTES (4ull << 20)
 #define BUSY_MS 5u
+/* A guest is active for so long after a request. */
+#define ACTIVE_MS 500u
 
 static struct target_held *held(struct target *t)
 {
@@ -417,6 +419,17 @@ static int held_finish(struct target *t, const struct qcow2_change *change)
 	return err ? fail_in(err, t->image->path) : 0;
 }
 
+static bool held_guest_is_active(struct target *t)
+{
+	struct target_held *h = held(t);
+	uint64_t requests = mailbox_guest_requests(h->mailbox), now = clock_ms();
+
+	if (requests != h->requests)
+		h->active_ms = now;
+	h->requests = requests;
+	return h->active_ms && now - h->active_ms < ACTIVE_MS;
+}
+
 static const struct target_ops held_ops = {
 	.lease = held_lease,
 	.lease_blob = held_lease_blob,
@@ -426,6 +439,7 @@ static const struct target_ops held_ops = {
 	.commit = held_commit,
 	.close = held_close,
 	.finish = held_finish,
+	.guest_is_active = held_guest_is_active,
 };
 
 int target_held_init(struct target_held *t, struct image *img)
@@ -474,5 +488,6 @@ int target_held_hello(struct target_held *t, enum mail_type type)
 	err = patience_begin(&t->patience, t->limit);
 	if (!err)
 		err = call(t, MAIL_HELLO, 0);
+	t->requests = mailbox_guest_requests(t->mailbox);
 	return err ? fail_in(err, img->path) : 0;
 }

@@ -47,6 +47,9 @@ struct target_held {
 	struct patience patience; /* once it ended, only closing the mailbox is left */
 	bool unfinished; /* FINISH found guest clusters that are not merged */
 
+	/* guest_is_active's: the requests it saw last, and when there was a new one */
+	uint64_t requests, active_ms;
+
 	pthread_mutex_t call_lock; /* the three below */
 	struct mail_request *request;
 	struct mail_answer *answer;

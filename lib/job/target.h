@@ -54,6 +54,10 @@ struct target_ops {
 	int (*close)(struct target *t);
 	/* Point the image at its new base (change->set_backing) or just end cleanly. */
 	int (*finish)(struct target *t, const struct qcow2_change *change);
+	/*
+	 * Does a guest use the image just now? One thread at a time. NULL: there is none.
+	 */
+	bool (*guest_is_active)(struct target *t);
 };
 
 struct target {

@@ -224,3 +224,13 @@ void page_connections(struct page *p, unsigned count)
 	if (p->shown.map)
 		PAGE_STORE(p->shown.map->owner.connections, count);
 }
+
+void page_requests(struct page *p, uint64_t count)
+{
+	if (!p)
+		return;
+	LOCK_SCOPE(&p->lock);
+	PAGE_STORE(p->sheet.map->owner.requests, count);
+	if (p->shown.map)
+		PAGE_STORE(p->shown.map->owner.requests, count);
+}

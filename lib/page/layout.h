@@ -54,7 +54,7 @@
  * Order of stores
  *
  *	header, owner	by the owner before the name appears; constant afterwards, but for
- *			owner.connections, which a holder stores relaxed.
+ *			owner.connections and owner.requests, which a holder stores relaxed.
  *	worker		by the worker who holds byte 1: generation to odd (release), the
  *			fields, generation to the next even number (release). A reader
  *			takes it twice around its reads and tries again when they differ.
@@ -135,7 +135,14 @@ struct page_owner_area {
 	uint64_t started_ms; /* CLOCK_REALTIME */
 	char program[16]; /* as /proc/PID/comm */
 	uint32_t connections; /* of clients, now; a holder's only */
-	uint32_t reserved[23];
+	uint32_t reserved0;
+	/*
+	 * That its guest has made so far; stored several times a second while a merge runs,
+	 * for its worker, which steps back while they grow. A holder that does not say stays
+	 * at 0.
+	 */
+	uint64_t requests;
+	uint32_t reserved[20];
 };
 
 struct page_worker_area {

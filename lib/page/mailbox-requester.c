@@ -100,6 +100,11 @@ static int wait_for_answer(struct mailbox *m, const struct mail_request *r, size
 	}
 }
 
+uint64_t mailbox_guest_requests(struct mailbox *m)
+{
+	return PAGE_LOAD(m->page.sheet.map->owner.requests);
+}
+
 int mailbox_call(struct mailbox *m, struct mail_request *request,
 		 struct mail_answer *answer, const volatile sig_atomic_t *stop)
 {

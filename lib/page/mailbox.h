@@ -63,6 +63,9 @@ bool page_has_requester(struct page *p);
 /* The number of NBD connections, for chain-info to show. */
 void page_connections(struct page *p, unsigned count);
 
+/* How many requests the guest has made, for workers. */
+void page_requests(struct page *p, uint64_t count);
+
 /*
  * Wait at most ms for a request and copy it out: 1, or 0 if none came. The copy is as
  * the requester wrote it: nothing in it has been checked, except that strings are
@@ -119,6 +122,9 @@ int mailbox_fence(struct mailbox *m, void (*died)(void));
  */
 int mailbox_call(struct mailbox *m, struct mail_request *request,
 		 struct mail_answer *answer, const volatile sig_atomic_t *stop);
+
+/* What the holder said last with page_requests. Any thread. */
+uint64_t mailbox_guest_requests(struct mailbox *m);
 
 /* Lets go of byte 1. No other call is under way. Not from within died. */
 void mailbox_close(struct mailbox *m);

@@ -182,6 +182,7 @@ int sheet_copy(const struct sheet *s, struct sheet *out, bool worker)
 		out->map->owner = s->owner;
 		PAGE_STORE(out->map->owner.connections,
 			   PAGE_LOAD(s->map->owner.connections));
+		PAGE_STORE(out->map->owner.requests, PAGE_LOAD(s->map->owner.requests));
 		err = sheet_show(out);
 	}
 	if (err)

@@ -402,9 +402,10 @@ def live_load(asked):
                        notes="; merged in %.2f s" % statistics.median(took)),
                 Result([1e3 * t for t in latencies], [1e3 * p[1] for p in peer], "ms p99", 2,
                        "daemon in block-stream", less=True,
-                       notes=" of %.2f s, with %s ops/s" % (
+                       notes=" of %.2f s, with %s ops/s; ours idle: %.2f ms" % (
                            statistics.median(p[2] for p in peer),
-                           figure(statistics.median(p[0] for p in peer))))]
+                           figure(statistics.median(p[0] for p in peer)),
+                           1e3 * statistics.median(i[1] for i in idle)))]
     return measure
 
 

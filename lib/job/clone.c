@@ -29,7 +29,7 @@
  * long.
  */
 #define CLONE_CALL_HELD (4u << 20)
-#define CLONE_CALL_ACTIVE (1u << 20)
+#define CLONE_CALL_ACTIVE (512u << 10)
 #define STEP_BACK_TIMES 9u
 #define STEP_BACK_MOST_NS 100000000u /* a stop is to be heard */
 

@@ -199,4 +199,31 @@ testFreedBecomesATable()
 	assert_sound D.qcow2
 }
 
+# A word of the guest's that leads to a table, as damage makes it: what the guest writes there
+# must not change the table.
+testWordsToTables()
+{
+	local l1 l2 other before
+
+	need_holder || return 0
+	# the refcount table, a block, the L1 table
+	for other in 010000 020000 030000; do
+		rm -f D.qcow2
+		new D.qcow2 1G
+		fill D.qcow2 2 0 192k
+		l1=$(peek D.qcow2 40 8)
+		l2=$((16#$(peek D.qcow2 $((16#$l1)) 8) & 0x00fffffffffffe00))
+		# shellcheck disable=SC2046 # bytes
+		poke D.qcow2 $((l2 + 8)) $(echo "8000000000$other" | fold -w 2)
+		before=$(head -c 262144 D.qcow2 | tail -c +513 | cksum)
+		hold D.qcow2 || return 0
+		qemu-io -f raw -c "write -P 7 64k 4k" -c flush "$NBD" >guest.out 2>&1
+		qemu-io -f raw -c "discard 64k 64k" -c flush "$NBD" >>guest.out 2>&1
+		release
+		assertContains "$other" "$(cat "$WORK/holder.err")" "a table both lie at"
+		assertEquals "the tables, $other" "$before" \
+			"$(head -c 262144 D.qcow2 | tail -c +513 | cksum)"
+	done
+}
+
 . shunit2

@@ -12,6 +12,7 @@
 #include "base/size.h"
 #include "holder/region.h"
 #include "image/cache.h"
+#include "image/check.h"
 #include "image/map.h"
 
 int active_init(struct active *a, struct image *img, struct epoch *epoch,
@@ -90,8 +91,10 @@ static int add_table(struct active *a, uint64_t l1_index, uint64_t old)
 		err = raises_add(&p->freed, old >> a->bits, 1, 1);
 	if (err)
 		return err;
-	if (old)
+	if (old) {
 		p->lowest_freed = min_u64(p->lowest_freed, old >> a->bits);
+		image_forget_tables(a->img, old, 1);
+	}
 	p->tables[p->n_tables++] = t;
 	return 0;
 }

@@ -11,6 +11,7 @@
 #include "base/fail.h"
 #include "base/size.h"
 #include "image/cache.h"
+#include "image/check.h"
 #include "image/map.h"
 
 #define WORDS_MOST 512u
@@ -162,6 +163,25 @@ static struct region *find_or_make(struct active *a, struct region_shard *s,
 	return r;
 }
 
+/* A guest's write to a word that leads to a table would destroy the image. */
+static int check_words(const struct active *a, const struct region *r)
+{
+	int err = 0;
+
+	for (uint64_t i = 0; i < a->region_words && !err; i++) {
+		struct qcow2_word w = region_word(a, r, r->first + i);
+		struct qcow2_mapping m;
+
+		if (!w.word)
+			continue;
+		if (qcow2_word_decode(&a->img->header, w, &m) == 0)
+			err = image_check_word(a->img, &m);
+		else /* nonsense is for whoever asks for that cluster */
+			fail_clear();
+	}
+	return err;
+}
+
 /* From the tables on the disk. Region locked. */
 static int load(struct active *a, struct region *r)
 {
@@ -187,6 +207,8 @@ static int load(struct active *a, struct region *r)
 				 r->words, n * 8);
 		for (uint64_t i = 0; i < n && !err; i++)
 			r->words[i] = be64_at(&r->words[i]);
+		if (!err)
+			err = check_words(a, r);
 	}
 	r->loaded = !err;
 	return err;

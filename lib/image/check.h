@@ -9,6 +9,7 @@
 #define IMAGE_CHECK_H
 
 #include "image/image.h"
+#include "qcow2/word.h"
 
 struct image_check {
 	/*
@@ -48,6 +49,17 @@ int image_repair_refcounts(struct image *img);
  * write to another one, too? -EUCLEAN if so. Reads no L2 table: quick, and no check.
  */
 int image_check_overlaps(struct image *img);
+
+/*
+ * Does a word of the guest's lead to one of the tables that image_check_overlaps found? No
+ * sound image has that; whoever writes there in place, or lets go of that cluster, destroys
+ * the image. Any thread.
+ */
+bool image_is_table(const struct image *img, uint64_t host);
+/* One of them was moved away, and its place may be used for anything. */
+void image_forget_tables(struct image *img, uint64_t host, uint64_t clusters);
+/* As image_is_table of all that the word names: 0, or -EUCLEAN with a sentence. */
+int image_check_word(const struct image *img, const struct qcow2_mapping *m);
 
 /*
  * Does the open image need work before it may be written to? Does that work: repair when

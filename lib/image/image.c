@@ -339,6 +339,7 @@ void image_close(struct image *img)
 		qcow2_snapshot_release(&img->snapshots[i - 1]);
 	free(img->snapshots);
 	free(img->tables);
+	free(img->table_clusters);
 	if (img->data_fd >= 0 && img->data_fd != img->fd)
 		close(img->data_fd);
 	if (img->fd >= 0)

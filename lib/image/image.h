@@ -56,6 +56,12 @@ struct image {
 	unsigned n_tables;
 	struct qcow2_snapshot *snapshots; /* n_tables - 1 of them */
 	struct cache *cache;
+	/*
+	 * The clusters of its tables as image_check_overlaps found them, sorted: the number
+	 * times two, plus one when a table lies there no more (image/check.h).
+	 */
+	_Atomic uint64_t *table_clusters;
+	size_t n_table_clusters;
 
 	/*
 	 * The last answer of SEEK_DATA on data_fd, under run_lock. For layers only, which

@@ -7,10 +7,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/array.h"
 #include "base/fail.h"
+#include "base/size.h"
 #include "image/refwalk.h"
 
 /*
@@ -58,6 +60,19 @@ static int by_number(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
+static int keep(struct image *img, const struct overlaps *o)
+{
+	free(img->table_clusters);
+	img->n_table_clusters = 0;
+	img->table_clusters = malloc(o->count * sizeof(*img->table_clusters));
+	if (!img->table_clusters)
+		return fail(ENOMEM, "out of memory");
+	for (size_t i = 0; i < o->count; i++)
+		atomic_init(&img->table_clusters[i], o->clusters[i] << 1);
+	img->n_table_clusters = o->count;
+	return 0;
+}
+
 int image_check_overlaps(struct image *img)
 {
 	struct overlaps o = {.bits = img->cluster_bits};
@@ -75,6 +90,59 @@ int image_check_overlaps(struct image *img)
 		if (o.clusters[i] == o.clusters[i - 1])
 			err = fail(EUCLEAN, "two of its tables lie at %" PRIu64 ADVICE,
 				   o.clusters[i] << o.bits);
+	if (!err)
+		err = keep(img, &o);
 	free(o.clusters);
 	return err;
+}
+
+/* The first that is not below; the end if all are. */
+static size_t lower_bound(const struct image *img, uint64_t cluster)
+{
+	size_t from = 0, to = img->n_table_clusters;
+
+	while (from < to) {
+		size_t middle = from + (to - from) / 2;
+
+		if (img->table_clusters[middle] >> 1 < cluster)
+			from = middle + 1;
+		else
+			to = middle;
+	}
+	return from;
+}
+
+bool image_is_table(const struct image *img, uint64_t host)
+{
+	uint64_t cluster = host >> img->cluster_bits;
+	size_t i = lower_bound(img, cluster);
+
+	return i < img->n_table_clusters && img->table_clusters[i] == cluster << 1;
+}
+
+void image_forget_tables(struct image *img, uint64_t host, uint64_t clusters)
+{
+	uint64_t first = host >> img->cluster_bits;
+
+	for (size_t i = lower_bound(img, first);
+	     i < img->n_table_clusters && img->table_clusters[i] >> 1 < first + clusters;
+	     i++)
+		img->table_clusters[i] |= 1;
+}
+
+int image_check_word(const struct image *img, const struct qcow2_mapping *m)
+{
+	uint64_t end = m->host + (m->kind == QCOW2_DEFLATED ? m->stored : 1);
+
+	/* what lies in an external data file meets no table */
+	if (!m->host || img->data_fd != img->fd)
+		return 0;
+	for (uint64_t at = m->host; at < end;
+	     at = (at | (image_cluster_size(img) - 1)) + 1)
+		if (image_is_table(img, at))
+			return fail(EUCLEAN,
+				    "data of the guest and a table both lie at %" PRIu64
+					    ADVICE,
+				    round_down(at, image_cluster_size(img)));
+	return 0;
 }

@@ -10,6 +10,7 @@
 #include "base/fail.h"
 #include "base/io.h"
 #include "base/size.h"
+#include "image/check.h"
 
 static int plan(struct image *img, const struct qcow2_change *change, uint8_t *first,
 		struct qcow2_rewrite *w)
@@ -50,6 +51,8 @@ static int reload(struct image *img, uint8_t *first, size_t len)
 	h->mark = n->mark;
 	/* a moved table: under the allocator's lock (image/grow.c) */
 	if (h->refcount_table_offset != n->refcount_table_offset) {
+		image_forget_tables(img, h->refcount_table_offset,
+				    h->refcount_table_clusters);
 		h->refcount_table_offset = n->refcount_table_offset;
 		h->refcount_table_clusters = n->refcount_table_clusters;
 	}

@@ -281,7 +281,9 @@ def judge(build, command, run):
         if run.status == 1 and not run.err:
             return "no sentence"
         return odd_text(run.err, "stderr")
-    if run.status not in (0, DATA, NOINPUT, NOPERM) + command.more:
+    # which opens as a regular file, and cannot be read
+    more = (IOERR,) if b"/proc/self/mem: cannot read" in run.err else ()
+    if run.status not in (0, DATA, NOINPUT, NOPERM) + command.more + more:
         return "status %d: %r" % (run.status, run.err[:600])
     return odd_sentence(command, run) or odd_text(run.err, "stderr") or \
         odd_text(run.out, "stdout", len(run.out) >= OUT,

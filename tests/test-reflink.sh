@@ -5,6 +5,8 @@
 
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lib-live.sh
+. "$(dirname "$0")/lib-live.sh"
 
 result()
 {
@@ -98,6 +100,46 @@ testPause()
 	finish
 	assertEquals "status: $(cat "$WORK/bg.err")" 0 "$STATUS"
 	assert_merged D.qcow2 "$HASH" ""
+}
+
+# clones COMMAND...: of how many clones a live merge of 48 MiB is made while that runs beside
+# it; each clone is slow
+clones()
+{
+	make_slow_chain 48
+	hold D.qcow2 || return 1
+	start "$@"
+	assert_status 0 "${FAULTY[@]}" FAULT_CLONE=20 \
+		ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0:detect_leaks=0" \
+		strace -f -e trace=ioctl -o "$WORK/trace" chain-stream -q -j 1 D.qcow2
+	kill "$PID"
+	wait "$PID" 2>/dev/null
+	assertEquals "$HASH" "$(guest_content)"
+	release
+	assert_merged D.qcow2 "$HASH" ""
+	CLONES=$(grep -c FICLONERANGE "$WORK/trace")
+	rm -f ./*.qcow2
+}
+
+# While a guest is active one clone takes less, so that its requests do not wait for long.
+testGuestIsActive()
+{
+	local idle
+
+	need_holder || return 0
+	need strace || return 0
+	make_faults || return 0
+	mkdir m
+	mount_new xfs 512M m || return 0
+	cd m || return 1
+	clones sleep 60
+	idle=$CLONES
+	# shellcheck disable=SC2016 # its own argument
+	clones bash -c 'while :; do qemu-io -f raw -c "read 0 4k" "$1"; sleep 0.05; done' - \
+		"nbd+unix:///?socket=$WORK/sock"
+	assertTrue "$idle clones beside an idle guest" "[ $idle -le 16 ]"
+	assertTrue "$CLONES clones beside an active one" "[ $CLONES -ge 48 ]"
+	cd ..
 }
 
 # shellcheck disable=SC1091

@@ -225,6 +225,46 @@ testReserveIsLeft()
 	assert_merged small/D.qcow2 "$HASH" ""
 }
 
+# The merge waits for space, whoever copies, and goes on where there is some; or is cancelled.
+testWaitsForSpace()
+{
+	local kind left
+
+	need_stalls || return 0
+	mount_new tmpfs 300M small || return 0
+	qemu-img create -q -f qcow2 A.qcow2 96M
+	qemu-io -f qcow2 -c 'write -q -P 81 0 80M' A.qcow2
+	for kind in cluster_size=64k "data_file=$PWD/small/data" extended_l2=on,cluster_size=1M; do
+		mount -o remount,size=300M small
+		rm -f small/*
+		qemu-img create -q -f qcow2 -o "$kind" -F qcow2 -b "$PWD/A.qcow2" small/D.qcow2
+		for left in {0..79}; do
+			echo "write -q -P 82 ${left}M 32k"
+		done | qemu-io -f qcow2 small/D.qcow2 >/dev/null
+		HASH=$(content small/D.qcow2)
+		hold small/D.qcow2 || return 0
+		start chain-stream -q --on-error=enospc small/D.qcow2
+		until_true 10 paused || fail "$kind: it does not wait: $(cat "$WORK/bg.err")"
+		assert_status 0 chain-stream --cancel small/D.qcow2
+		finish
+		assertEquals "$kind, cancelled: $(cat "$WORK/bg.err")" 75 "$STATUS"
+		start chain-stream -q --on-error=stop small/D.qcow2
+		until_true 10 paused || fail "$kind: it does not wait: $(cat "$WORK/bg.err")"
+		mount -o remount,size=600M small
+		assert_status 0 chain-stream --resume small/D.qcow2
+		finish
+		assertEquals "$kind: $(cat "$WORK/bg.err")" 0 "$STATUS"
+		assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+		release
+		assert_merged small/D.qcow2 "$HASH" ""
+	done
+}
+
+paused()
+{
+	chain-info --jobs --json | jq -e '.[0].paused'
+}
+
 # No space for what the worker copies; none for a new table (the guest's own first write
 # hears of that, too).
 testNoSpace()
@@ -319,7 +359,7 @@ testLayerFails()
 	both 'write -P 82 200000 1000'
 	arm worker stop pread /B.qcow2 60000 400000 0 1 fail 5
 	merge chain-stream -q --on-error=stop D.qcow2
-	until_true 10 bash -c 'chain-info --jobs --json | jq -e ".[0].paused"' ||
+	until_true 10 paused ||
 		fail "it does not stop: $(chain-info --jobs --json)"
 	both 'write -P 83 300000 1000'
 	assert_status 0 chain-stream --resume D.qcow2

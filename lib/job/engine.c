@@ -256,15 +256,32 @@ static struct slot *ready(struct engine *e)
 	}
 }
 
+bool engine_waits_for_space(const struct engine *e, int err)
+{
+	return e->target->held && (err == -ENOSPC || err == -EDQUOT) &&
+	       (e->on_error == ON_ERROR_STOP || e->on_error == ON_ERROR_ENOSPC);
+}
+
+/*
+ * While held a commit that found no space (for what the holder copies) goes on where it was,
+ * after the pause; who ends it in the pause has ended the merge.
+ */
 static int commit_slot(struct engine *e, struct slot *s)
 {
 	int err = 0;
 
 	if (e->verify && !e->target->dry)
 		err = verify_slot(e, s);
-	if (!err)
-		err = e->target->ops->commit(e->target, &s->batch);
-	return err ? fail_in(err, e->target->image->path) : 0;
+	if (err)
+		return fail_in(err, e->target->image->path);
+	while ((err = e->target->ops->commit(e->target, &s->batch))) {
+		fail_in(err, e->target->image->path);
+		if (!engine_waits_for_space(e, err))
+			return err;
+		if (!engine_fault(e, "write", err))
+			return engine_stopped(e);
+	}
+	return 0;
 }
 
 void *engine_committer(void *opaque)

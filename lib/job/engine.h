@@ -116,6 +116,9 @@ int engine_fail(struct engine *e, int err);
  */
 bool engine_fault(struct engine *e, const char *operation, int err);
 
+/* Only a held image runs out of space here and can be given more: engine_fault pauses then. */
+bool engine_waits_for_space(const struct engine *e, int err);
+
 /* Should workers end? 0, or the reason as a negative errno. */
 int engine_stopped(struct engine *e);
 

@@ -136,7 +136,8 @@ static int take_marks(struct target_held *h, enum mail_op op,
 	return err;
 }
 
-/* Send all that stands in the list of op now; what is BUSY stands in it afterwards. */
+/* Send all that stands in the list of op now; what is BUSY, or was not dealt with because of
+ * an error, stands in it afterwards. */
 static int send_list(struct target_held *h, enum mail_op op, struct held_runs *list)
 {
 	struct held_runs now = *list;
@@ -158,6 +159,9 @@ static int send_list(struct target_held *h, enum mail_op op, struct held_runs *l
 				      : take_marks(h, op, items, (uint32_t)dealt);
 		}
 		at += dealt;
+		for (size_t i = at; err && i < now.count; i++)
+			if (add(h, op, &now.items[i], now.items[i].clusters) < 0)
+				break; /* no memory: FINISH finds what is missing */
 	}
 	free(now.items);
 	return err;

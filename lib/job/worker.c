@@ -72,13 +72,9 @@ static bool shares_clusters(const struct target *t)
 
 bool worker_lease_again(struct worker *w, int err)
 {
-	struct engine *e = w->engine;
-
-	if (!e->target->held || (err != -ENOSPC && err != -EDQUOT) ||
-	    (e->on_error != ON_ERROR_STOP && e->on_error != ON_ERROR_ENOSPC))
-		return false;
-	fail_in(err, e->target->image->path);
-	return engine_fault(e, "write", err);
+	fail_in(err, w->engine->target->image->path);
+	return engine_waits_for_space(w->engine, err) &&
+	       engine_fault(w->engine, "write", err);
 }
 
 /* Lease for a run of data clusters, and link each piece of the lease. */

@@ -119,12 +119,20 @@ static int zero_units(struct view *v, uint64_t cluster, uint64_t in, uint64_t le
 	uint64_t guest = (cluster << a->bits) + in;
 	uint32_t units = UINT32_MAX;
 	bool write = false;
+	struct qcow2_mapping m;
 	struct region *r;
 	int err = region_get(a, cluster, &r);
 
 	if (err)
 		return err;
 	region_wait(r, cluster);
+	err = qcow2_word_decode(&a->img->header, region_word(a, r, cluster), &m);
+	if (!err)
+		err = region_check(a, r, &m);
+	if (err) {
+		region_put(a, r);
+		return fail_in(err, a->img->path);
+	}
 	if (a->units > 1) {
 		uint64_t first = in >> a->unit_bits,
 			 n = div_up(length, 1u << a->unit_bits);

@@ -163,23 +163,27 @@ static struct region *find_or_make(struct active *a, struct region_shard *s,
 	return r;
 }
 
-/* A guest's write to a word that leads to a table would destroy the image. */
-static int check_words(const struct active *a, const struct region *r)
+/* Does any of its words lead to a table? */
+static bool is_suspect(const struct active *a, const struct region *r)
 {
-	int err = 0;
-
-	for (uint64_t i = 0; i < a->region_words && !err; i++) {
+	for (uint64_t i = 0; i < a->region_words; i++) {
 		struct qcow2_word w = region_word(a, r, r->first + i);
 		struct qcow2_mapping m;
 
-		if (!w.word)
-			continue;
-		if (qcow2_word_decode(&a->img->header, w, &m) == 0)
-			err = image_check_word(a->img, &m);
-		else /* nonsense is for whoever asks for that cluster */
+		/* nonsense is for whoever asks for that cluster */
+		if (w.word && (qcow2_word_decode(&a->img->header, w, &m) < 0 ||
+			       image_check_word(a->img, &m) < 0)) {
 			fail_clear();
+			return true;
+		}
 	}
-	return err;
+	return false;
+}
+
+int region_check(const struct active *a, const struct region *r,
+		 const struct qcow2_mapping *m)
+{
+	return r->suspect ? image_check_word(a->img, m) : 0;
 }
 
 /* From the tables on the disk. Region locked. */
@@ -207,8 +211,7 @@ static int load(struct active *a, struct region *r)
 				 r->words, n * 8);
 		for (uint64_t i = 0; i < n && !err; i++)
 			r->words[i] = be64_at(&r->words[i]);
-		if (!err)
-			err = check_words(a, r);
+		r->suspect = !err && is_suspect(a, r);
 	}
 	r->loaded = !err;
 	return err;

@@ -41,6 +41,7 @@ struct region {
 	pthread_cond_t changed; /* somebody left `busy` */
 	struct busy *busy;
 	bool loaded;
+	bool suspect; /* words as they were loaded are damaged: region_check */
 	bool ready; /* its L2 table is its own, or will be with the next commit */
 	uint64_t below_gen; /* of the view that below is about; 0: none */
 	struct below *below; /* NULL: not asked for yet */
@@ -60,6 +61,13 @@ struct qcow2_word region_word(const struct active *a, const struct region *r,
 			      uint64_t cluster);
 void region_set(const struct active *a, struct region *r, uint64_t cluster,
 		struct qcow2_word word);
+
+/*
+ * May the guest change what this word of the region names? -EUCLEAN where it leads to a table
+ * of the image, as only damage makes it. To read it does no harm.
+ */
+int region_check(const struct active *a, const struct region *r,
+		 const struct qcow2_mapping *m);
 
 /* Is somebody making this cluster's word? */
 bool region_is_busy(const struct region *r, uint64_t cluster);

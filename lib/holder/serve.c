@@ -50,6 +50,7 @@ static void answer(struct holder *h, const struct mail_request *rq,
 		snprintf(an->sentence, sizeof(an->sentence), "%s", fail_sentence());
 		fail_clear();
 	}
+	page_requests(h->page, inside_visits(&h->inside));
 	mailbox_answer(h->page, an);
 }
 

@@ -188,6 +188,8 @@ static int look(struct part *p)
 	region_wait(p->region, p->cluster);
 	p->word = region_word(a, p->region, p->cluster);
 	err = qcow2_word_decode(&a->img->header, p->word, &p->m);
+	if (!err)
+		err = region_check(a, p->region, &p->m);
 	if (err) {
 		region_put(a, p->region);
 		return fail_in(err, a->img->path);
@@ -241,8 +243,8 @@ static uint64_t in_place_run(const struct part *p, uint64_t limit)
 		if (region_is_busy(p->region, cluster) ||
 		    qcow2_word_decode(&a->img->header, next.word, &next.m) < 0 ||
 		    next.m.kind != QCOW2_DATA || !in_place(a, &next) ||
-		    host_of(a, &next) != host)
-			break;
+		    host_of(a, &next) != host || region_check(a, p->region, &next.m) < 0)
+			break; /* whoever comes to it says so */
 		run += next.length;
 		host += cluster_bytes(a);
 		cluster++;
@@ -298,6 +300,8 @@ int guest_fill(struct view *v, uint64_t cluster, bool *busy)
 	*busy = !err && region_is_busy(p.region, cluster);
 	if (!err && p.m.kind == QCOW2_SUBDIVIDED)
 		want = ~(p.m.data | p.m.zero) & units_mask(a, 0, inside(a, cluster));
+	if (!err)
+		err = region_check(a, p.region, &p.m);
 	if (err || *busy || !want ||
 	    (p.m.kind != QCOW2_HOLE && p.m.kind != QCOW2_SUBDIVIDED)) {
 		region_put(a, p.region);

@@ -221,6 +221,13 @@ void alloc_reach(struct alloc *a, uint64_t end)
 	a->reach = max_u64(a->reach, end);
 }
 
+int alloc_count(struct alloc *a, uint64_t host, uint64_t *count)
+{
+	LOCK_SCOPE(&a->lock);
+
+	return refs_get(a->img, host >> a->img->cluster_bits, count);
+}
+
 /* What the file is cut to at the end. */
 static uint64_t final_size(const struct alloc *a)
 {

@@ -72,6 +72,9 @@ int alloc_blob(struct alloc *a, uint32_t bytes, uint64_t paths, uint64_t *host);
  */
 void alloc_reach(struct alloc *a, uint64_t end);
 
+/* The refcount of a cluster that was there before. */
+int alloc_count(struct alloc *a, uint64_t host, uint64_t *count);
+
 /* How long the file is or will be, bytes. */
 uint64_t alloc_file_size(struct alloc *a);
 

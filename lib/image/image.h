@@ -58,9 +58,9 @@ struct image {
 	struct cache *cache;
 	/*
 	 * The clusters of its tables as image_check_overlaps found them, sorted: the number
-	 * times two, plus one when a table lies there no more (image/check.h).
+	 * times two, plus one when a table lies there no more (image/check.h). Atomic.
 	 */
-	_Atomic uint64_t *table_clusters;
+	uint64_t *table_clusters;
 	size_t n_table_clusters;
 
 	/*

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/array.h"
@@ -60,19 +59,6 @@ static int by_number(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-static int keep(struct image *img, const struct overlaps *o)
-{
-	free(img->table_clusters);
-	img->n_table_clusters = 0;
-	img->table_clusters = malloc(o->count * sizeof(*img->table_clusters));
-	if (!img->table_clusters)
-		return fail(ENOMEM, "out of memory");
-	for (size_t i = 0; i < o->count; i++)
-		atomic_init(&img->table_clusters[i], o->clusters[i] << 1);
-	img->n_table_clusters = o->count;
-	return 0;
-}
-
 int image_check_overlaps(struct image *img)
 {
 	struct overlaps o = {.bits = img->cluster_bits};
@@ -90,10 +76,19 @@ int image_check_overlaps(struct image *img)
 		if (o.clusters[i] == o.clusters[i - 1])
 			err = fail(EUCLEAN, "two of its tables lie at %" PRIu64 ADVICE,
 				   o.clusters[i] << o.bits);
-	if (!err)
-		err = keep(img, &o);
-	free(o.clusters);
+	if (err)
+		o.count = 0;
+	for (size_t i = 0; i < o.count; i++)
+		o.clusters[i] <<= 1;
+	free(img->table_clusters);
+	img->table_clusters = o.clusters;
+	img->n_table_clusters = o.count;
 	return err;
+}
+
+static uint64_t entry(const struct image *img, size_t i)
+{
+	return __atomic_load_n(&img->table_clusters[i], __ATOMIC_RELAXED);
 }
 
 /* The first that is not below; the end if all are. */
@@ -104,7 +99,7 @@ static size_t lower_bound(const struct image *img, uint64_t cluster)
 	while (from < to) {
 		size_t middle = from + (to - from) / 2;
 
-		if (img->table_clusters[middle] >> 1 < cluster)
+		if (entry(img, middle) >> 1 < cluster)
 			from = middle + 1;
 		else
 			to = middle;
@@ -117,7 +112,7 @@ bool image_is_table(const struct image *img, uint64_t host)
 	uint64_t cluster = host >> img->cluster_bits;
 	size_t i = lower_bound(img, cluster);
 
-	return i < img->n_table_clusters && img->table_clusters[i] == cluster << 1;
+	return i < img->n_table_clusters && entry(img, i) == cluster << 1;
 }
 
 void image_forget_tables(struct image *img, uint64_t host, uint64_t clusters)
@@ -125,9 +120,8 @@ void image_forget_tables(struct image *img, uint64_t host, uint64_t clusters)
 	uint64_t first = host >> img->cluster_bits;
 
 	for (size_t i = lower_bound(img, first);
-	     i < img->n_table_clusters && img->table_clusters[i] >> 1 < first + clusters;
-	     i++)
-		img->table_clusters[i] |= 1;
+	     i < img->n_table_clusters && entry(img, i) >> 1 < first + clusters; i++)
+		__atomic_fetch_or(&img->table_clusters[i], 1, __ATOMIC_RELAXED);
 }
 
 int image_check_word(const struct image *img, const struct qcow2_mapping *m)

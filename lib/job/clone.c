@@ -184,6 +184,8 @@ static int clone_some(struct worker *w, const struct stretch *x, uint64_t *n,
 	/* A pause holds here too, and a stop is heard between two calls. */
 	int err = limit_take(w->engine->limit, 0);
 
+	if (!err && engine_stopped(w->engine))
+		err = fail(ECANCELED, "another thread has met with an error");
 	if (err)
 		return err;
 	if (t->ops->guest_is_active)

@@ -31,6 +31,8 @@
 #define PLAN_COPY_MAX (256u << 10)
 #define PLAN_BUFFER (2u << 20)
 #define PLAN_CLONE_MAX (1ull << 32)
+/* Beside an active guest clones are slow; what is done is to be linked soon. */
+#define PLAN_CLONE_MAX_MOVING (1ull << 26)
 #define PLAN_ZERO_CLUSTERS 65536u
 #define PLAN_RUNS 512u /* of an item, at most */
 #define PLAN_CLONE_RUNS 16384u /* of a CLONE item, and its pieces */

@@ -22,7 +22,7 @@
 #define FILL_BYTES (4ull << 20)
 #define BUSY_MS 5u
 /* A guest is active for so long after a request. */
-#define ACTIVE_MS 500u
+#define ACTIVE_MS 1000u
 
 static struct target_held *held(struct target *t)
 {
@@ -280,9 +280,10 @@ static int held_prepare(struct target *t, struct batch *b, uint64_t guest,
 	return 0; /* tables are the holder's */
 }
 
-static void held_reach(struct target *t, uint64_t end)
+static int held_in_place(struct target *t, const struct qcow2_word *word, bool active,
+			 const struct qcow2_mapping *m)
 {
-	/* The file is the holder's, too. */
+	return 0; /* the holder does that */
 }
 
 static int held_same(struct target *t, uint64_t guest, uint64_t clusters)
@@ -439,7 +440,7 @@ static const struct target_ops held_ops = {
 	.lease_blob = held_lease_blob,
 	.same = held_same,
 	.prepare = held_prepare,
-	.reach = held_reach,
+	.in_place = held_in_place,
 	.commit = held_commit,
 	.close = held_close,
 	.finish = held_finish,

@@ -3,6 +3,7 @@
 #include "job/target-local.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
@@ -89,10 +90,33 @@ static int local_same(struct target *t, uint64_t guest, uint64_t clusters)
 	return 0;
 }
 
-static void local_reach(struct target *t, uint64_t end)
+/*
+ * Several words that lead to one host cluster, as only damage makes them, have a refcount that
+ * does not go with them. A dry run may see refcounts that would be repaired first.
+ */
+static int local_in_place(struct target *t, const struct qcow2_word *word, bool active,
+			  const struct qcow2_mapping *m)
 {
-	if (t->image->data_fd == t->image->fd)
-		alloc_reach(&local(t)->alloc, end);
+	struct target_local *l = local(t);
+	bool copied = word->word & QCOW2_COPIED;
+	uint64_t count;
+	int err = image_check_word(t->image, m);
+
+	if (t->image->data_fd != t->image->fd)
+		return 0;
+	alloc_reach(&l->alloc, m->host + image_cluster_size(t->image));
+	if (err || t->image->header.incompatible & QCOW2_DIRTY)
+		return err;
+	err = alloc_count(&l->alloc, m->host, &count);
+	/* the COPIED flag of a snapshot's word says nothing */
+	if (!err && (!count || (active && copied != (count == 1))))
+		err = fail(
+			EUCLEAN,
+			"the cluster at %" PRIu64 " has refcount %" PRIu64
+			", which its L2 word contradicts; chain-info --check says more, "
+			"and qemu-img check -r all may repair it",
+			m->host, count);
+	return err;
 }
 
 static int local_commit(struct target *t, struct batch *b)
@@ -153,7 +177,7 @@ static const struct target_ops local_ops = {
 	.lease_blob = local_lease_blob,
 	.same = local_same,
 	.prepare = local_prepare,
-	.reach = local_reach,
+	.in_place = local_in_place,
 	.commit = local_commit,
 	.close = local_close,
 	.finish = local_finish,

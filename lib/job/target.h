@@ -40,10 +40,12 @@ struct target_ops {
 	int (*prepare)(struct target *t, struct batch *b, uint64_t guest,
 		       uint64_t clusters);
 	/*
-	 * Something is written in place up to this host offset: the file is that
-	 * long at least.
+	 * Something is written in place into the cluster that this word of the active table
+	 * names, or of a snapshot's: the file reaches so far at least. -EUCLEAN where that
+	 * would be damage.
 	 */
-	void (*reach)(struct target *t, uint64_t end);
+	int (*in_place)(struct target *t, const struct qcow2_word *word, bool active,
+			const struct qcow2_mapping *m);
 	/*
 	 * Make a batch durable, then visible, and reset it. One thread at a time. While
 	 * held, links that have to wait for a guest's write stay with the target.

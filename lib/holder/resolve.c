@@ -3,6 +3,7 @@
 #include "holder/resolve.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -221,6 +222,11 @@ static int read_own_blob(struct view *v, struct source *s, uint8_t *buf, uint64_
 	/* Somebody wrote in between: the answer is another one now. */
 	if (m.kind != QCOW2_DEFLATED)
 		return -EAGAIN;
+	if (m.host >= a->img->file_size)
+		return fail(EUCLEAN,
+			    "the compressed cluster of guest offset %" PRIu64
+			    " should be at offset %" PRIu64 ", past the end of the file",
+			    offset - e.skip, m.host);
 	e.kind = EXTENT_COMPRESSED;
 	e.host = m.host;
 	e.stored = (uint32_t)min_u64(m.stored, a->img->file_size - m.host);

@@ -211,7 +211,7 @@ static int clone_stretch(struct worker *w, const struct stretch *all)
 
 	while (x.image && x.length && !err) {
 		struct stretch now = x;
-		bool shared;
+		bool shared = false;
 
 		err = clone_some(w, &x, &now.length, &shared);
 		if (err)

@@ -255,7 +255,7 @@ class Mangler:
     def length(self):
         rng = self.rng
         end = rng.choice([
-            rng.randrange(len(self.data)), rng.choice(self.layout.points()),
+            rng.randrange(len(self.data) or 1), rng.choice(self.layout.points()),
             rng.choice(self.layout.points()) + rng.choice([1, 8, 511, 512]),
             rng.randrange(120), len(self.data) - rng.choice([1, 511, 512, self.layout.cluster]),
             len(self.data) + rng.choice([1, 511, 4096, 1 << 20])])

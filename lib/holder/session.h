@@ -43,6 +43,11 @@ void session_end(struct holder *h);
 /* At the end of the holder: forget it. What was leased is not used again. */
 void session_close(struct holder *h);
 
+/* Is it a run of the disk's clusters? -EPROTO. */
+int session_check_guest(const struct active *a, const struct mail_run *r);
+/* The sentence of -ENOSPC where the rest is the guest's. */
+int session_no_room(void);
+
 /* Where the image that is to be kept stands in the holder's chain. -ENOENT. */
 int session_find(const struct holder *h, uint64_t dev, uint64_t ino, size_t *depth);
 

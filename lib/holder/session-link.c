@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: MIT */
+/* LINK, ZERO and FILL: what a worker has made becomes the answer where nothing was. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/array.h"
+#include "base/fail.h"
+#include "base/size.h"
+#include "holder/region.h"
+#include "holder/session.h"
+#include "holder/write.h"
+#include "image/room.h"
+#include "qcow2/refcount.h"
+
+#define FILL_MOST (16ull << 20) /* bytes, of one request */
+
+static struct view *view_of(const struct holder *h)
+{
+	return atomic_load(&h->view);
+}
+
+static struct active *active_of(const struct holder *h)
+{
+	return view_of(h)->active;
+}
+
+/* A data file that has all its blocks takes no more of them. */
+static bool has_room_to_fill(const struct active *a, uint64_t clusters)
+{
+	struct stat st;
+
+	if (a->external && fstat(a->img->data_fd, &st) == 0 &&
+	    (uint64_t)st.st_blocks * 512 >= a->img->size)
+		return true;
+	return room_beside_guest(a->img->data_fd) >> a->bits >= clusters;
+}
+
+enum outcome { LINKED, LOST, BUSY };
+
+/* The entry of a cluster, made if it is not there; NULL: no memory. */
+static struct blob_use *use_of(struct session *s, uint64_t cluster)
+{
+	size_t low = 0, high = s->n_uses;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (s->uses[middle].cluster < cluster)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low < s->n_uses && s->uses[low].cluster == cluster)
+		return &s->uses[low];
+	if (array_room(&s->uses, &s->cap_uses, s->n_uses) < 0)
+		return NULL;
+	memmove(s->uses + low + 1, s->uses + low, (s->n_uses - low) * sizeof(*s->uses));
+	s->uses[low] = (struct blob_use){cluster, 0};
+	s->n_uses++;
+	return &s->uses[low];
+}
+
+/* Refcounts must hold one more word, or no commit could ever be written. */
+static int check_uses(struct holder *h, const struct raise *raise)
+{
+	uint64_t max = qcow2_refcount_max(active_of(h)->img->header.refcount_order);
+
+	for (uint64_t n = 0; n < raise->count; n++) {
+		struct blob_use *u = use_of(h->session, raise->cluster + n);
+
+		if (!u)
+			return fail(ENOMEM, "out of memory");
+		if (u->words >= max)
+			return fail(EPROTO, "more compressed data in a cluster than can "
+					    "be counted");
+	}
+	return 0;
+}
+
+static void count_uses(struct holder *h, const struct raise *raise)
+{
+	for (uint64_t n = 0; n < raise->count; n++)
+		use_of(h->session, raise->cluster + n)->words++;
+}
+
+/* Does the worker have these host clusters? */
+static int check_host(const struct holder *h, const struct mail_run *r)
+{
+	struct active *a = active_of(h);
+	uint64_t first = r->host >> a->bits, last;
+
+	if (r->host > QCOW2_OFFSET_MASK) /* and so no sum below overflows */
+		return fail(EPROTO, "host clusters that were not leased");
+	if (r->kind == MAIL_DATA && !(r->host & ((1ull << a->bits) - 1)) &&
+	    intervals_have(&h->session->leases, first, r->clusters))
+		return 0;
+	if (r->kind == MAIL_BLOB && r->clusters == 1 && r->stored &&
+	    r->stored <= 2ull << a->bits && !(r->host & 511)) {
+		last = (r->host + r->stored - 1) >> a->bits;
+		while (first <= last && (intervals_have(&h->session->leases, first, 1) ||
+					 space_is_kept(&a->space, first)))
+			first++;
+		if (first > last)
+			return 0;
+	}
+	return fail(EPROTO, "host clusters that were not leased");
+}
+
+/* The word of cluster i of the run, and what its refcounts need. */
+static int word_of(const struct active *a, const struct mail_request *rq,
+		   const struct mail_run *r, uint64_t i, struct qcow2_word *w,
+		   struct raise *raise)
+{
+	const struct qcow2_header *h = &a->img->header;
+	uint64_t host = r->host + (i << a->bits);
+	int err;
+
+	*raise = (struct raise){0};
+	if (rq->op == MAIL_ZERO) {
+		*w = qcow2_word_zero(h);
+		return 0;
+	}
+	if (r->kind == MAIL_DATA) {
+		*w = qcow2_word_data(h, host, true);
+		return 0;
+	}
+	err = qcow2_word_deflated(h, r->host, r->stored, w);
+	if (err)
+		return fail(EPROTO, "compressed data that no word can name");
+	raise->cluster = host >> a->bits;
+	raise->count = ((host + r->stored - 1) >> a->bits) - raise->cluster + 1;
+	raise->add = 1;
+	return 0;
+}
+
+/* Link one cluster if the guest was not there. */
+static int link_one(struct active *a, uint64_t cluster, struct qcow2_word w, bool fresh,
+		    const struct raise *raise, enum outcome *out)
+{
+	struct qcow2_mapping m;
+	struct region *r;
+	int err = region_get(a, cluster, &r);
+
+	if (err)
+		return err;
+	err = qcow2_word_decode(&a->img->header, region_word(a, r, cluster), &m);
+	*out = region_is_busy(r, cluster) ? BUSY : m.kind == QCOW2_HOLE ? LINKED : LOST;
+	if (!err && *out == LINKED)
+		err = active_ready(a, r);
+	if (!err && *out == LINKED)
+		err = active_publish(a, r, cluster, w, fresh,
+				     raise->count ? raise : NULL);
+	region_put(a, r);
+	return err;
+}
+
+/*
+ * What becomes of the lease of a cluster that was linked or lost. There must be room in the
+ * leases to take one out: what is linked or kept, and leased still, would be free twice when
+ * the session ends.
+ */
+static int settle(struct holder *h, const struct mail_run *r, uint64_t i,
+		  enum outcome out, const struct raise *raise)
+{
+	struct session *s = h->session;
+	struct active *a = active_of(h);
+	uint64_t host = (r->host >> a->bits) + i;
+	int err = 0;
+
+	if (r->kind == MAIL_DATA) {
+		err = intervals_remove(&s->leases, host, 1);
+		if (!err && out == LOST)
+			space_give_back(&a->space, host << a->bits, 1);
+		return err;
+	}
+	/* more blobs may come into these clusters, whatever becomes of this one */
+	for (uint64_t n = 0; n < raise->count && out == LINKED && !err; n++)
+		if (intervals_have(&s->leases, raise->cluster + n, 1))
+			err = intervals_reserve(&s->leases)
+				      ?: space_keep(&a->space, raise->cluster + n)
+				      ?: intervals_remove(&s->leases, raise->cluster + n,
+							  1);
+	return err;
+}
+
+static int deal_with(struct holder *h, const struct mail_request *rq,
+		     const struct mail_run *r, uint64_t i, enum outcome *out)
+{
+	struct active *a = active_of(h);
+	uint64_t cluster = (r->guest >> a->bits) + i;
+	struct raise raise = {0};
+	struct qcow2_word w;
+	bool busy;
+	int err;
+
+	if (rq->op == MAIL_FILL) {
+		err = guest_fill(view_of(h), cluster, &busy);
+		*out = busy ? BUSY : LINKED;
+		return err;
+	}
+	err = word_of(a, rq, r, i, &w, &raise);
+	if (!err)
+		err = check_uses(h, &raise);
+	/* Kept before it is linked: a guest may free it the moment after. */
+	if (!err && rq->op == MAIL_LINK && r->kind == MAIL_BLOB)
+		err = settle(h, r, i, LINKED, &raise);
+	if (!err)
+		err = intervals_reserve(&h->session->leases);
+	if (!err)
+		err = link_one(a, cluster, w, rq->op == MAIL_LINK && r->kind == MAIL_DATA,
+			       &raise, out);
+	if (!err && *out == LINKED)
+		count_uses(h, &raise);
+	if (!err && rq->op == MAIL_LINK && r->kind == MAIL_DATA && *out != BUSY)
+		err = settle(h, r, i, *out, &raise);
+	return err;
+}
+
+static bool has_backlog(const struct holder *h)
+{
+	return active_of(h)->backlog > BACKLOG_MOST / 2;
+}
+
+static int link_runs(struct holder *h, const struct mail_request *rq,
+		     struct mail_answer *an)
+{
+	uint32_t run = 0;
+	int err = 0;
+
+	for (; run < rq->count && !err; run++) {
+		const struct mail_run *r = &rq->runs[run];
+
+		err = session_check_guest(active_of(h), r);
+		if (!err && rq->op == MAIL_LINK)
+			err = check_host(h, r);
+		/* All marks of a run go into one answer. */
+		if (err ||
+		    (run && (an->count + r->clusters > MAIL_MARKS || has_backlog(h))))
+			break;
+		if (r->clusters > MAIL_MARKS)
+			return fail(EPROTO, "a run of too many clusters");
+		for (uint32_t i = 0; i < r->clusters && !err; i++) {
+			enum outcome out = LINKED;
+
+			err = deal_with(h, rq, r, i, &out);
+			if (!err && out == BUSY)
+				an->marks[an->count++] = (struct mail_mark){run, i};
+			an->values[0] += !err && out == LINKED;
+			an->values[1] += !err && out == LOST;
+		}
+	}
+	an->values[2] = run;
+	return err;
+}
+
+int session_link(struct holder *h, const struct mail_request *rq, struct mail_answer *an)
+{
+	const struct active *a = active_of(h);
+	uint64_t clusters = 0;
+	unsigned slot;
+	int err;
+
+	if (!rq->count || rq->count > MAIL_RUNS)
+		return fail(EPROTO, "%" PRIu32 " runs at once", rq->count);
+	if (rq->op == MAIL_ZERO && a->img->header.version < 3)
+		return fail(EPROTO, "version 2 has no word for zero");
+	if (rq->op == MAIL_LINK && a->external)
+		return fail(EPROTO, "an external data file has nothing to link");
+	if (rq->op == MAIL_FILL) {
+		for (uint32_t i = 0; i < rq->count; i++)
+			clusters += rq->runs[i].clusters;
+		/* it copies, and nobody else is answered meanwhile */
+		if (clusters > max_u64(FILL_MOST >> a->bits, 1))
+			return fail(EPROTO, "too many clusters to fill at once");
+		if (!has_room_to_fill(a, clusters))
+			return session_no_room();
+	}
+	err = has_backlog(h) ? commits_flush(&h->commits) : 0;
+	if (err)
+		return err;
+	slot = epoch_enter(&h->epoch);
+	err = link_runs(h, rq, an);
+	epoch_leave(&h->epoch, slot);
+	return err;
+}

@@ -86,6 +86,7 @@ make_kind()
 	raw-odd) make_raw_chain ;;
 	snapshots) make_snapshot_chain ;;
 	snapshots-v2) make_snapshot_chain -o compat=0.10 ;;
+	snapshots-16k) make_snapshot_chain -o extended_l2=on,cluster_size=16k ;;
 	c512) make_chain -o cluster_size=512 ;;
 	c4k) make_chain -o cluster_size=4k ;;
 	c2M) make_chain -o cluster_size=2M ;;

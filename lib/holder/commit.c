@@ -282,6 +282,27 @@ int commit_now(struct commits *c, struct active *a, bool idle)
 	return err ? fail_in(err, a->img->path) : 0;
 }
 
+int commit_links(struct commits *c, struct committer *links, struct batch *b)
+{
+	static const struct pending nothing = {.lowest_freed = UINT64_MAX};
+	LOCK_SCOPE(&c->writing);
+	struct active *a = c->active;
+	bool marked;
+	int err;
+
+	if (commits_broken(c))
+		return fail(EIO, "a sync failed before; nothing more is written");
+	err = set_mark(a, &nothing);
+	marked = !err;
+	if (!err)
+		err = link_commit(links, b);
+	if (links->broken || (!marked && err != -ENOSPC && err != -EDQUOT))
+		commits_break(c);
+	if (links->torn) /* refcounts may be up without a word */
+		a->leaks = true;
+	return err;
+}
+
 static bool has_work(struct active *a)
 {
 	LOCK_SCOPE(&a->publish);

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "holder/active.h"
+#include "image/link.h"
 
 struct commits {
 	/*
@@ -50,6 +51,12 @@ int commits_flush(struct commits *c);
 
 /* One commit by this thread, who holds c->writing. idle: no request is under way. */
 int commit_now(struct commits *c, struct active *a, bool idle);
+
+/*
+ * Links to tables that no guest changes: a commit of their own, durable when it returns. Their
+ * data has been written. This thread holds no lock.
+ */
+int commit_links(struct commits *c, struct committer *links, struct batch *b);
 
 /* Has a sync failed? */
 bool commits_broken(struct commits *c);

@@ -72,16 +72,16 @@ static int look_at_hole(struct look *l, uint64_t pos, uint64_t length)
 	return err;
 }
 
-static int look_at_all(struct look *l)
+static int look_at_table(struct look *l, unsigned table)
 {
 	struct image *img = l->active->img;
-	uint64_t pos = 0;
+	uint64_t pos = 0, size = img->tables[table].size;
 	int err = 0;
 
-	while (pos < img->size && !err) {
+	while (pos < size && !err) {
 		struct extent e;
 
-		err = image_map(img, 0, pos, img->size - pos, &e);
+		err = image_map(img, table, pos, size - pos, &e);
 		if (err)
 			return fail_in(err, img->path);
 		if (e.kind == EXTENT_HOLE)
@@ -103,8 +103,8 @@ int session_complete(struct holder *h, size_t keep, const struct chain *fresh)
 		err = chain_walk_init(&l.fresh, fresh, 0, fresh->count);
 	else if (!err)
 		err = chain_walk_init(&l.fresh, c, keep, c->count);
-	if (!err)
-		err = look_at_all(&l);
+	for (unsigned i = 0; i < c->links[0].image->n_tables && !err; i++)
+		err = look_at_table(&l, i);
 	chain_walk_release(&l.answer);
 	chain_walk_release(&l.fresh);
 	return err;

@@ -295,6 +295,18 @@ static int read_mixed(struct view *v, const struct answer *a, uint8_t *buf,
 	return err;
 }
 
+int resolve_read_below(struct view *v, uint8_t *buf, uint64_t length, uint64_t offset)
+{
+	struct source s;
+	int err = view_source_get(v, &s);
+
+	if (err)
+		return err;
+	err = read_layers(v, &s, buf, length, offset);
+	view_source_put(v, &s);
+	return err;
+}
+
 int resolve_read(struct view *v, uint8_t *buf, uint64_t length, uint64_t offset)
 {
 	while (length) {

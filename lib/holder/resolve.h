@@ -32,4 +32,7 @@ int resolve_below_zero(struct view *v, struct region *r, uint64_t cluster, bool 
 /* Guest content as it is now. The caller is in an epoch. */
 int resolve_read(struct view *v, uint8_t *buf, uint64_t length, uint64_t offset);
 
+/* What the layers hold, whatever the active image says; past their ends zeros. */
+int resolve_read_below(struct view *v, uint8_t *buf, uint64_t length, uint64_t offset);
+
 #endif

@@ -39,6 +39,19 @@ static bool has_room_to_fill(const struct active *a, uint64_t clusters)
 
 enum outcome { LINKED, LOST, BUSY };
 
+static bool is_beyond(const struct active *a, uint64_t cluster)
+{
+	return cluster >= div_up(a->img->size, 1ull << a->bits);
+}
+
+struct raise session_blob_raise(const struct active *a, const struct mail_run *r)
+{
+	uint64_t first = r->host >> a->bits;
+
+	return (struct raise){first, ((r->host + r->stored - 1) >> a->bits) - first + 1,
+			      1};
+}
+
 /* The entry of a cluster, made if it is not there; NULL: no memory. */
 static struct blob_use *use_of(struct session *s, uint64_t cluster)
 {
@@ -62,8 +75,7 @@ static struct blob_use *use_of(struct session *s, uint64_t cluster)
 	return &s->uses[low];
 }
 
-/* Refcounts must hold one more word, or no commit could ever be written. */
-static int check_uses(struct holder *h, const struct raise *raise)
+int session_check_uses(struct holder *h, const struct raise *raise)
 {
 	uint64_t max = qcow2_refcount_max(active_of(h)->img->header.refcount_order);
 
@@ -72,17 +84,41 @@ static int check_uses(struct holder *h, const struct raise *raise)
 
 		if (!u)
 			return fail(ENOMEM, "out of memory");
-		if (u->words >= max)
+		if (raise->add > max - u->words)
 			return fail(EPROTO, "more compressed data in a cluster than can "
 					    "be counted");
 	}
 	return 0;
 }
 
-static void count_uses(struct holder *h, const struct raise *raise)
+void session_count_uses(struct holder *h, const struct raise *raise)
 {
 	for (uint64_t n = 0; n < raise->count; n++)
-		use_of(h->session, raise->cluster + n)->words++;
+		use_of(h->session, raise->cluster + n)->words += raise->add;
+}
+
+/*
+ * Leased, or linked in a snapshot already and not in the active table yet: where that was BUSY,
+ * or where the answer had no room for all runs.
+ */
+static int check_data(const struct holder *h, const struct mail_run *r)
+{
+	const struct active *a = active_of(h);
+	uint64_t first = r->host >> a->bits;
+	bool have = intervals_have(&h->session->leases, first, r->clusters);
+	int err = 0;
+
+	if (have)
+		return 0;
+	for (uint64_t i = 0; i < r->clusters && !err; i++) {
+		have = intervals_have(&h->session->leases, first + i, 1);
+		if (!have)
+			err = snapshots_name(h, r->guest + (i << a->bits),
+					     (first + i) << a->bits, &have);
+		if (!err && !have)
+			err = fail(EPROTO, "host clusters that were not leased");
+	}
+	return err;
 }
 
 /* Does the worker have these host clusters? */
@@ -93,9 +129,8 @@ static int check_host(const struct holder *h, const struct mail_run *r)
 
 	if (r->host > QCOW2_OFFSET_MASK) /* and so no sum below overflows */
 		return fail(EPROTO, "host clusters that were not leased");
-	if (r->kind == MAIL_DATA && !(r->host & ((1ull << a->bits) - 1)) &&
-	    intervals_have(&h->session->leases, first, r->clusters))
-		return 0;
+	if (r->kind == MAIL_DATA && !(r->host & ((1ull << a->bits) - 1)))
+		return check_data(h, r);
 	if (r->kind == MAIL_BLOB && r->clusters == 1 && r->stored &&
 	    r->stored <= 2ull << a->bits && !(r->host & 511)) {
 		last = (r->host + r->stored - 1) >> a->bits;
@@ -108,9 +143,24 @@ static int check_host(const struct holder *h, const struct mail_run *r)
 	return fail(EPROTO, "host clusters that were not leased");
 }
 
-/* The word of cluster i of the run, and what its refcounts need. */
+int session_check_run(const struct holder *h, const struct mail_request *rq,
+		      const struct mail_run *r)
+{
+	int err = session_check_guest(h, r);
+
+	if (!err && rq->op == MAIL_LINK)
+		err = check_host(h, r);
+	if (!err && r->clusters > MAIL_MARKS)
+		err = fail(EPROTO, "a run of too many clusters");
+	return err;
+}
+
+/*
+ * The word of cluster i of the run, and what its refcounts need. named: a snapshot has this
+ * host cluster already.
+ */
 static int word_of(const struct active *a, const struct mail_request *rq,
-		   const struct mail_run *r, uint64_t i, struct qcow2_word *w,
+		   const struct mail_run *r, uint64_t i, bool named, struct qcow2_word *w,
 		   struct raise *raise)
 {
 	const struct qcow2_header *h = &a->img->header;
@@ -123,26 +173,30 @@ static int word_of(const struct active *a, const struct mail_request *rq,
 		return 0;
 	}
 	if (r->kind == MAIL_DATA) {
-		*w = qcow2_word_data(h, host, true);
+		*w = qcow2_word_data(h, host, !named);
+		if (named)
+			*raise = (struct raise){host >> a->bits, 1, 1};
 		return 0;
 	}
 	err = qcow2_word_deflated(h, r->host, r->stored, w);
 	if (err)
 		return fail(EPROTO, "compressed data that no word can name");
-	raise->cluster = host >> a->bits;
-	raise->count = ((host + r->stored - 1) >> a->bits) - raise->cluster + 1;
-	raise->add = 1;
+	*raise = session_blob_raise(a, r);
 	return 0;
 }
 
-/* Link one cluster if the guest was not there. */
+/* Link one cluster if the guest was not there. A snapshot's disk may be longer than his. */
 static int link_one(struct active *a, uint64_t cluster, struct qcow2_word w, bool fresh,
 		    const struct raise *raise, enum outcome *out)
 {
 	struct qcow2_mapping m;
 	struct region *r;
-	int err = region_get(a, cluster, &r);
+	int err;
 
+	*out = LOST;
+	if (is_beyond(a, cluster))
+		return 0;
+	err = region_get(a, cluster, &r);
 	if (err)
 		return err;
 	err = qcow2_word_decode(&a->img->header, region_word(a, r, cluster), &m);
@@ -158,30 +212,42 @@ static int link_one(struct active *a, uint64_t cluster, struct qcow2_word w, boo
 
 /*
  * What becomes of the lease of a cluster that was linked or lost. There must be room in the
- * leases to take one out: what is linked or kept, and leased still, would be free twice when
- * the session ends.
+ * leases to take one out: what is linked and leased still would be free twice when the
+ * session ends.
  */
-static int settle(struct holder *h, const struct mail_run *r, uint64_t i,
-		  enum outcome out, const struct raise *raise)
+static int settle(struct holder *h, uint64_t host, enum outcome out)
 {
-	struct session *s = h->session;
 	struct active *a = active_of(h);
-	uint64_t host = (r->host >> a->bits) + i;
+	int err = intervals_remove(&h->session->leases, host >> a->bits, 1);
+
+	if (!err && out == LOST)
+		space_give_back(&a->space, host, 1);
+	return err;
+}
+
+/* More compressed data may come into these clusters, whatever becomes of this. */
+int session_keep(struct holder *h, const struct raise *raise)
+{
+	struct intervals *leases = &h->session->leases;
 	int err = 0;
 
-	if (r->kind == MAIL_DATA) {
-		err = intervals_remove(&s->leases, host, 1);
-		if (!err && out == LOST)
-			space_give_back(&a->space, host << a->bits, 1);
-		return err;
-	}
-	/* more blobs may come into these clusters, whatever becomes of this one */
-	for (uint64_t n = 0; n < raise->count && out == LINKED && !err; n++)
-		if (intervals_have(&s->leases, raise->cluster + n, 1))
-			err = intervals_reserve(&s->leases)
-				      ?: space_keep(&a->space, raise->cluster + n)
-				      ?: intervals_remove(&s->leases, raise->cluster + n,
-							  1);
+	for (uint64_t n = 0; n < raise->count && !err; n++)
+		if (intervals_have(leases, raise->cluster + n, 1))
+			err = intervals_reserve(leases)
+				      ?: space_keep(&active_of(h)->space,
+						    raise->cluster + n)
+				      ?: intervals_remove(leases, raise->cluster + n, 1);
+	return err;
+}
+
+static int fill_one(struct holder *h, uint64_t cluster, enum outcome *out)
+{
+	bool busy = false;
+	int err = is_beyond(active_of(h), cluster)
+			  ? 0
+			  : guest_fill(view_of(h), cluster, &busy);
+
+	*out = busy ? BUSY : LINKED;
 	return err;
 }
 
@@ -189,32 +255,31 @@ static int deal_with(struct holder *h, const struct mail_request *rq,
 		     const struct mail_run *r, uint64_t i, enum outcome *out)
 {
 	struct active *a = active_of(h);
-	uint64_t cluster = (r->guest >> a->bits) + i;
+	uint64_t cluster = (r->guest >> a->bits) + i, host = r->host + (i << a->bits);
+	bool data = rq->op == MAIL_LINK && r->kind == MAIL_DATA, named = false;
 	struct raise raise = {0};
 	struct qcow2_word w;
-	bool busy;
-	int err;
+	int err = 0;
 
-	if (rq->op == MAIL_FILL) {
-		err = guest_fill(view_of(h), cluster, &busy);
-		*out = busy ? BUSY : LINKED;
-		return err;
-	}
-	err = word_of(a, rq, r, i, &w, &raise);
+	if (rq->op == MAIL_FILL)
+		return fill_one(h, cluster, out);
+	if (data)
+		err = snapshots_name(h, cluster << a->bits, host, &named);
 	if (!err)
-		err = check_uses(h, &raise);
+		err = word_of(a, rq, r, i, named, &w, &raise);
+	if (!err && !data)
+		err = session_check_uses(h, &raise);
 	/* Kept before it is linked: a guest may free it the moment after. */
-	if (!err && rq->op == MAIL_LINK && r->kind == MAIL_BLOB)
-		err = settle(h, r, i, LINKED, &raise);
+	if (!err && !data)
+		err = session_keep(h, &raise);
 	if (!err)
 		err = intervals_reserve(&h->session->leases);
 	if (!err)
-		err = link_one(a, cluster, w, rq->op == MAIL_LINK && r->kind == MAIL_DATA,
-			       &raise, out);
-	if (!err && *out == LINKED)
-		count_uses(h, &raise);
-	if (!err && rq->op == MAIL_LINK && r->kind == MAIL_DATA && *out != BUSY)
-		err = settle(h, r, i, *out, &raise);
+		err = link_one(a, cluster, w, data && !named, &raise, out);
+	if (!err && *out == LINKED && !data)
+		session_count_uses(h, &raise);
+	if (!err && data && !named && *out != BUSY)
+		err = settle(h, host, *out);
 	return err;
 }
 
@@ -232,15 +297,11 @@ static int link_runs(struct holder *h, const struct mail_request *rq,
 	for (; run < rq->count && !err; run++) {
 		const struct mail_run *r = &rq->runs[run];
 
-		err = session_check_guest(active_of(h), r);
-		if (!err && rq->op == MAIL_LINK)
-			err = check_host(h, r);
+		err = session_check_run(h, rq, r);
 		/* All marks of a run go into one answer. */
 		if (err ||
 		    (run && (an->count + r->clusters > MAIL_MARKS || has_backlog(h))))
 			break;
-		if (r->clusters > MAIL_MARKS)
-			return fail(EPROTO, "a run of too many clusters");
 		for (uint32_t i = 0; i < r->clusters && !err; i++) {
 			enum outcome out = LINKED;
 
@@ -274,10 +335,12 @@ int session_link(struct holder *h, const struct mail_request *rq, struct mail_an
 		/* it copies, and nobody else is answered meanwhile */
 		if (clusters > max_u64(FILL_MOST >> a->bits, 1))
 			return fail(EPROTO, "too many clusters to fill at once");
-		if (!has_room_to_fill(a, clusters))
+		if (!has_room_to_fill(a, clusters * a->img->n_tables))
 			return session_no_room();
 	}
 	err = has_backlog(h) ? commits_flush(&h->commits) : 0;
+	if (!err)
+		err = snapshots_link(h, rq);
 	if (err)
 		return err;
 	slot = epoch_enter(&h->epoch);

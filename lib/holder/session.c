@@ -49,10 +49,8 @@ static int check_hello(const struct holder *h, const struct mail_hello *hello)
 		return 0;
 	if (hello->type != MAIL_STREAM && hello->type != MAIL_REBASE)
 		return fail(EPROTO, "a merge of a kind that this holder does not know");
-	if (img->n_tables > 1)
-		return fail(ENOTSUP, "has internal snapshots, whose content a merge must "
-				     "keep too; merge it at rest");
-	if (hello->type == MAIL_STREAM && hello->has_base)
+	err = snapshots_check(img);
+	if (!err && hello->type == MAIL_STREAM && hello->has_base)
 		err = session_find(h, hello->base_dev, hello->base_ino, &depth);
 	if (!err && depth == 1)
 		err = fail(EINVAL, "the base is the backing file already");
@@ -78,7 +76,10 @@ int session_hello(struct holder *h, const struct mail_request *rq, struct mail_a
 		return fail(ENOMEM, "out of memory");
 	h->session->number = rq->session;
 	h->session->hello = rq->hello;
-	return 0;
+	err = snapshots_begin(h);
+	if (err)
+		session_end(h);
+	return err;
 }
 
 static void session_free(struct session *s)
@@ -101,6 +102,7 @@ void session_end(struct holder *h)
 
 	if (!s)
 		return;
+	snapshots_end(h);
 	h->session = NULL;
 	for (size_t i = 0; i < s->leases.count; i++)
 		space_give_back(&a->space, s->leases.items[i].start << a->bits,
@@ -120,6 +122,7 @@ void session_close(struct holder *h)
 {
 	if (!h->session)
 		return;
+	snapshots_end(h);
 	session_free(TAKE(h->session));
 }
 
@@ -166,21 +169,22 @@ int session_lease(struct holder *h, const struct mail_request *rq, struct mail_a
 	return 0;
 }
 
-int session_check_guest(const struct active *a, const struct mail_run *r)
+int session_check_guest(const struct holder *h, const struct mail_run *r)
 {
+	const struct active *a = active_of(h);
 	uint64_t bytes, end;
 
 	if (!r->clusters || r->guest & ((1ull << a->bits) - 1) ||
 	    mul_u64(r->clusters, 1ull << a->bits, &bytes) ||
 	    add_u64(r->guest, bytes, &end) ||
-	    end > round_up(a->img->size, 1ull << a->bits))
+	    end > round_up(h->session->reach, 1ull << a->bits))
 		return fail(EPROTO, "a run of guest clusters that makes no sense");
 	return 0;
 }
 
 int session_same(struct holder *h, const struct mail_request *rq, struct mail_answer *an)
 {
-	const struct active *a = active_of(h);
+	unsigned bits = active_of(h)->bits;
 	struct session *s = h->session;
 	uint32_t i = 0;
 	int err = 0;
@@ -188,9 +192,9 @@ int session_same(struct holder *h, const struct mail_request *rq, struct mail_an
 	if (rq->count > MAIL_RUNS)
 		return fail(EPROTO, "%" PRIu32 " runs at once", rq->count);
 	for (; i < rq->count && s->same.count < SAME_MOST && !err; i++) {
-		err = session_check_guest(a, &rq->runs[i]);
+		err = session_check_guest(h, &rq->runs[i]);
 		if (!err)
-			err = intervals_add(&s->same, rq->runs[i].guest >> a->bits,
+			err = intervals_add(&s->same, rq->runs[i].guest >> bits,
 					    rq->runs[i].clusters);
 	}
 	an->values[0] = i;

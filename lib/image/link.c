@@ -117,6 +117,33 @@ int link_paths(const struct committer *c, uint64_t l1_index, uint64_t *missing,
 	return err;
 }
 
+int link_words(const struct committer *c, uint64_t guest, struct link_word *words,
+	       size_t *count)
+{
+	const struct qcow2_header *h = &c->img->header;
+	uint64_t index = guest >> c->img->cluster_bits & (qcow2_l2_entries(h) - 1);
+	CLEANUP_FREE struct group *groups = NULL;
+	size_t n = 0;
+	int err;
+
+	*count = 0;
+	groups = calloc(c->img->n_tables + 1, sizeof(*groups));
+	err = groups ? resolve(c, guest >> qcow2_l2_span_bits(h), groups, &n)
+		     : fail(ENOMEM, "out of memory");
+	for (size_t i = 0; i < n && !err; i++) {
+		const struct group *g = &groups[i];
+		struct link_word *w = &words[*count];
+
+		if (!g->wanted || guest >= g->size)
+			continue;
+		*w = (struct link_word){.paths = g->paths, .active = g->active};
+		if (!g->fresh)
+			err = image_l2_word(c->img, g->l2, index, &w->word);
+		++*count;
+	}
+	return err;
+}
+
 /* A new L2 table: counted in S1, shown by its L1 words in S2. */
 static int add_table(struct commit *k, struct group *g)
 {
@@ -267,14 +294,25 @@ static int by_guest(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static bool overlap(const struct commit *k, const struct link *a, const struct link *b)
+{
+	uint64_t end = a->guest + ((uint64_t)a->clusters << k->img->cluster_bits);
+
+	return b->guest < end && !(a->kind == LINK_FILL && b->kind == LINK_FILL);
+}
+
 static int collect(struct commit *k, struct batch *b)
 {
 	int err = 0;
 
 	qsort(b->links, b->n_links, sizeof(*b->links), by_guest);
-	for (size_t n = 0; n < b->n_links && !err; n++)
+	for (size_t n = 0; n < b->n_links && !err; n++) {
+		if (n && overlap(k, &b->links[n - 1], &b->links[n]))
+			return fail(EINVAL, "two links for guest offset %ju",
+				    (uintmax_t)b->links[n].guest);
 		for (uint64_t i = 0; i < b->links[n].clusters && !err; i++)
 			err = link_cluster(k, &b->links[n], i);
+	}
 	return err;
 }
 

@@ -91,7 +91,8 @@ struct committer {
 
 /*
  * Commit b and reset it. One thread at a time. The links' data must have been
- * written. Links to one guest cluster twice in a batch are an error of the caller.
+ * written. Links to one guest cluster twice in a batch (but for LINK_FILLs that expect
+ * different words) are an error of the caller: -EINVAL.
  */
 int link_commit(struct committer *c, struct batch *b);
 
@@ -104,5 +105,19 @@ void link_release(struct committer *c);
  */
 int link_paths(const struct committer *c, uint64_t l1_index, uint64_t *missing,
 	       uint64_t *total);
+
+/* What one L2 table says about a guest cluster; the zero word where there is no table. */
+struct link_word {
+	struct qcow2_word word;
+	uint64_t paths; /* L1 entries, of the pass or not, that lead to the table */
+	bool active; /* one of them is the active table's */
+};
+
+/*
+ * The words of a guest cluster in those tables of the pass that cover it: an entry for each L2
+ * table, and one for all that lack one. words has room for img->n_tables + 1.
+ */
+int link_words(const struct committer *c, uint64_t guest, struct link_word *words,
+	       size_t *count);
 
 #endif

@@ -263,14 +263,14 @@ static int held_lease_blob(struct target *t, struct batch *b, uint64_t guest,
 			   uint32_t stored, uint64_t *host)
 {
 	struct target_held *h = held(t);
-	uint64_t fresh, got;
-	int err = blobs_place(&h->blobs, t->image, stored, 1, host);
+	uint64_t fresh, got, paths = t->image->n_tables;
+	int err = blobs_place(&h->blobs, t->image, stored, paths, host);
 
 	if (err || *host)
 		return err;
 	err = held_lease(t, b, guest, 1, &fresh, &got);
 	if (!err)
-		*host = blobs_place_in(&h->blobs, t->image, stored, 1, fresh);
+		*host = blobs_place_in(&h->blobs, t->image, stored, paths, fresh);
 	return err;
 }
 

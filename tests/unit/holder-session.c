@@ -34,16 +34,31 @@ static void make_chain(const char *options)
 	       stat("A.qcow2", &base) == 0);
 }
 
-static void begin(const char *options)
+static void begin_holder(void)
 {
 	char path[512], folder[256];
 	struct holder_options o = {.path = path};
 
-	make_chain(options);
 	assert(getcwd(folder, sizeof(folder)));
 	snprintf(path, sizeof(path), "%s/D.qcow2", folder);
 	assert(holder_open(&holder, &o) == 0 && holder_start(holder) == 0);
 	assert(mailbox_connect(&mailbox, active.st_dev, active.st_ino, &job) == 0);
+}
+
+static void begin(const char *options)
+{
+	make_chain(options);
+	begin_holder();
+}
+
+/* D as it was is in snapshot s1, and has all that B holds now. */
+static void begin_snapshot(const char *options)
+{
+	make_chain(options);
+	assert(shell("mv before.raw s1.raw && qemu-img snapshot -c s1 D.qcow2 && "
+		     "qemu-io -c 'write -P 4 512k 1M' D.qcow2 && "
+		     "qemu-img convert -O raw D.qcow2 before.raw") == 0);
+	begin_holder();
 }
 
 static int ask(enum mail_op op)
@@ -202,6 +217,53 @@ static void test_finish(void)
 	refused(MAIL_FINISH, -EPROTO);
 }
 
+/* A cluster of what B holds, where the worker has leased one. */
+static void write_data(uint64_t host)
+{
+	assert(shell("printf '\\2%%.0s' $(seq 65536) | dd of=D.qcow2 conv=notrunc bs=64k "
+		     "oflag=seek_bytes seek=%ju",
+		     (uintmax_t)host) == 0);
+}
+
+/*
+ * The guest has everything, and a snapshot nothing: not finished. The snapshot gets what was
+ * leased, once.
+ */
+static void test_snapshot(void)
+{
+	uint64_t host;
+
+	assert(hello(MAIL_STREAM, &base) == 0);
+	finish_to("A.qcow2");
+	refused(MAIL_FINISH, -EAGAIN);
+	host = lease(4);
+	write_data(host);
+	/* one host cluster for two guest clusters, and two for one */
+	run(8 * CLUSTER, host + CLUSTER, 1, MAIL_DATA, 0);
+	rq.count = 2;
+	rq.runs[1] = (struct mail_run){9 * CLUSTER, host + CLUSTER, 1, MAIL_DATA, 0, 0};
+	refused(MAIL_LINK, -EPROTO);
+	run(8 * CLUSTER, host + 2 * CLUSTER, 1, MAIL_DATA, 0);
+	rq.count = 2;
+	rq.runs[1] = (struct mail_run){
+		8 * CLUSTER, host + 3 * CLUSTER, 1, MAIL_DATA, 0, 0};
+	refused(MAIL_LINK, -EINVAL);
+	run(8 * CLUSTER, host, 1, MAIL_DATA, 0);
+	assert(ask(MAIL_LINK) == 0 && an.values[0] == 0 && an.values[1] == 1);
+	/* asked once more, as when it was BUSY: it has it already */
+	assert(ask(MAIL_LINK) == 0 && an.values[0] == 0 && an.values[1] == 1);
+	run(9 * CLUSTER, host, 1, MAIL_DATA, 0);
+	refused(MAIL_LINK, -EPROTO);
+	run(0, host, 1, MAIL_DATA, 0);
+	refused(MAIL_RELEASE, -EPROTO);
+	finish_to("A.qcow2");
+	refused(MAIL_FINISH, -EAGAIN);
+	run(9 * CLUSTER, 0, 15, 0, 0);
+	assert(ask(MAIL_FILL) == 0);
+	finish_to("A.qcow2");
+	assert(ask(MAIL_FINISH) == 0);
+}
+
 static void end(const char *backing)
 {
 	mailbox_close(mailbox);
@@ -228,5 +290,10 @@ int main(void)
 	run(8 * CLUSTER, 0, 4, 0, 0);
 	assert(ask(MAIL_FILL) == 0);
 	end("B.qcow2");
+	begin_snapshot("-o cluster_size=64k");
+	test_snapshot();
+	end("A.qcow2");
+	assert(shell("rm B.qcow2 && qemu-img convert -l s1 -O raw D.qcow2 now.raw && "
+		     "cmp now.raw s1.raw") == 0);
 	return 0;
 }

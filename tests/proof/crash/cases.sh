@@ -17,7 +17,8 @@ AT_REST="to-base to-none zlib zstd packed-active extended extended-16k v2 v2-bas
 	snapshot snapshot-v2 reuse"
 REFLINK="reflink reflink-base"
 LIVE="live-merge live-to-none live-extended live-v2 live-data-file live-c4k live-packed
-	live-quiet live-rebase live-snapshot"
+	live-quiet live-rebase live-snapshot live-snapshots live-snapshots-v2
+	live-snapshots-16k"
 PEERS="peer-rebase-base peer-rebase-none peer-rebase-extended peer-rebase-zlib
 	peer-stream-base peer-stream-none peer-stream-zlib"
 # What stands beside these peers
@@ -162,6 +163,10 @@ case_live-data-file() { live_merge data-file; }
 case_live-c4k() { live_merge c4k; }
 case_live-quiet() { RATE='' QUIET=1 live_merge v3; }
 case_live-packed() { live_merge packed-active; }
+# with internal snapshots
+case_live-snapshots() { live_merge snapshots; }
+case_live-snapshots-v2() { live_merge snapshots-v2 A.qcow2; }
+case_live-snapshots-16k() { live_merge snapshots-16k; }
 
 # To an image that is not in the chain
 case_live-rebase()

@@ -101,7 +101,7 @@ void session_count_uses(struct holder *h, const struct raise *raise)
  * Leased, or linked in a snapshot already and not in the active table yet: where that was BUSY,
  * or where the answer had no room for all runs.
  */
-static int check_data(const struct holder *h, const struct mail_run *r)
+static int check_data(const struct holder *h, const struct mail_run *r, uint64_t number)
 {
 	const struct active *a = active_of(h);
 	uint64_t first = r->host >> a->bits;
@@ -113,7 +113,7 @@ static int check_data(const struct holder *h, const struct mail_run *r)
 	for (uint64_t i = 0; i < r->clusters && !err; i++) {
 		have = intervals_have(&h->session->leases, first + i, 1);
 		if (!have)
-			err = snapshots_name(h, r->guest + (i << a->bits),
+			err = snapshots_name(h, number + i, r->guest + (i << a->bits),
 					     (first + i) << a->bits, &have);
 		if (!err && !have)
 			err = fail(EPROTO, "host clusters that were not leased");
@@ -122,7 +122,7 @@ static int check_data(const struct holder *h, const struct mail_run *r)
 }
 
 /* Does the worker have these host clusters? */
-static int check_host(const struct holder *h, const struct mail_run *r)
+static int check_host(const struct holder *h, const struct mail_run *r, uint64_t number)
 {
 	struct active *a = active_of(h);
 	uint64_t first = r->host >> a->bits, last;
@@ -130,7 +130,7 @@ static int check_host(const struct holder *h, const struct mail_run *r)
 	if (r->host > QCOW2_OFFSET_MASK) /* and so no sum below overflows */
 		return fail(EPROTO, "host clusters that were not leased");
 	if (r->kind == MAIL_DATA && !(r->host & ((1ull << a->bits) - 1)))
-		return check_data(h, r);
+		return check_data(h, r, number);
 	if (r->kind == MAIL_BLOB && r->clusters == 1 && r->stored &&
 	    r->stored <= 2ull << a->bits && !(r->host & 511)) {
 		last = (r->host + r->stored - 1) >> a->bits;
@@ -144,12 +144,12 @@ static int check_host(const struct holder *h, const struct mail_run *r)
 }
 
 int session_check_run(const struct holder *h, const struct mail_request *rq,
-		      const struct mail_run *r)
+		      const struct mail_run *r, uint64_t number)
 {
 	int err = session_check_guest(h, r);
 
 	if (!err && rq->op == MAIL_LINK)
-		err = check_host(h, r);
+		err = check_host(h, r, number);
 	if (!err && r->clusters > MAIL_MARKS)
 		err = fail(EPROTO, "a run of too many clusters");
 	return err;
@@ -252,7 +252,8 @@ static int fill_one(struct holder *h, uint64_t cluster, enum outcome *out)
 }
 
 static int deal_with(struct holder *h, const struct mail_request *rq,
-		     const struct mail_run *r, uint64_t i, enum outcome *out)
+		     const struct mail_run *r, uint64_t i, uint64_t number,
+		     enum outcome *out)
 {
 	struct active *a = active_of(h);
 	uint64_t cluster = (r->guest >> a->bits) + i, host = r->host + (i << a->bits);
@@ -264,7 +265,7 @@ static int deal_with(struct holder *h, const struct mail_request *rq,
 	if (rq->op == MAIL_FILL)
 		return fill_one(h, cluster, out);
 	if (data)
-		err = snapshots_name(h, cluster << a->bits, host, &named);
+		err = snapshots_name(h, number, cluster << a->bits, host, &named);
 	if (!err)
 		err = word_of(a, rq, r, i, named, &w, &raise);
 	if (!err && !data)
@@ -291,13 +292,14 @@ static bool has_backlog(const struct holder *h)
 static int link_runs(struct holder *h, const struct mail_request *rq,
 		     struct mail_answer *an)
 {
+	uint64_t number = 0;
 	uint32_t run = 0;
 	int err = 0;
 
 	for (; run < rq->count && !err; run++) {
 		const struct mail_run *r = &rq->runs[run];
 
-		err = session_check_run(h, rq, r);
+		err = session_check_run(h, rq, r, number);
 		/* All marks of a run go into one answer. */
 		if (err ||
 		    (run && (an->count + r->clusters > MAIL_MARKS || has_backlog(h))))
@@ -305,12 +307,13 @@ static int link_runs(struct holder *h, const struct mail_request *rq,
 		for (uint32_t i = 0; i < r->clusters && !err; i++) {
 			enum outcome out = LINKED;
 
-			err = deal_with(h, rq, r, i, &out);
+			err = deal_with(h, rq, r, i, number + i, &out);
 			if (!err && out == BUSY)
 				an->marks[an->count++] = (struct mail_mark){run, i};
 			an->values[0] += !err && out == LINKED;
 			an->values[1] += !err && out == LOST;
 		}
+		number += r->clusters;
 	}
 	an->values[2] = run;
 	return err;

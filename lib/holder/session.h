@@ -7,23 +7,12 @@
 #define HOLDER_SESSION_H
 
 #include "holder/intervals.h"
+#include "holder/snapshots.h"
 #include "holder/state.h"
-#include "image/link.h"
 
 /* A host cluster that holds compressed clusters, and how many words lead there. */
 struct blob_use {
 	uint64_t cluster, words;
-};
-
-/*
- * The tables of internal snapshots, which a merge covers, too. What a request links goes there
- * first, in a commit of its own, and then to the active table.
- */
-struct snapshot_links {
-	struct committer committer; /* n_pass 0: there are none */
-	struct link_word *words; /* room for link_words */
-	struct intervals
-		parted; /* L1 indices whose L2 table is the active image's alone */
 };
 
 struct session {
@@ -60,9 +49,12 @@ void session_close(struct holder *h);
 
 /* Is it a run of the disk's clusters? -EPROTO. */
 int session_check_guest(const struct holder *h, const struct mail_run *r);
-/* And, of a LINK, does the worker have its host clusters? -EPROTO. */
+/*
+ * And, of a LINK, does the worker have its host clusters? -EPROTO. number: of its first cluster
+ * in the request, from 0.
+ */
 int session_check_run(const struct holder *h, const struct mail_request *rq,
-		      const struct mail_run *r);
+		      const struct mail_run *r, uint64_t number);
 /* The refcounts that one word for this compressed cluster needs. */
 struct raise session_blob_raise(const struct active *a, const struct mail_run *r);
 /* They must hold raise->add more, or no commit could ever be written: -EPROTO. */
@@ -71,18 +63,6 @@ int session_check_uses(struct holder *h, const struct raise *raise);
 void session_count_uses(struct holder *h, const struct raise *raise);
 /* And about to be linked: its host clusters are leases no more. */
 int session_keep(struct holder *h, const struct raise *raise);
-/* Can a merge cover the snapshots of this image while it is held? */
-int snapshots_check(const struct image *img);
-int snapshots_begin(struct holder *h);
-void snapshots_end(struct holder *h);
-/*
- * Do what LINK, ZERO or FILL asks for in the tables of all snapshots. Leases that are named
- * there then are leases no more.
- */
-int snapshots_link(struct holder *h, const struct mail_request *rq);
-/* Does a snapshot's word for this guest offset name this host cluster, as data? */
-int snapshots_name(const struct holder *h, uint64_t guest, uint64_t host, bool *named);
-
 /* The sentence of -ENOSPC where the rest is the guest's. */
 int session_no_room(void);
 

@@ -117,21 +117,37 @@ int link_paths(const struct committer *c, uint64_t l1_index, uint64_t *missing,
 	return err;
 }
 
-int link_words(const struct committer *c, uint64_t guest, struct link_word *words,
+void link_look_again(struct committer *c)
+{
+	free(TAKE(c->looked));
+}
+
+static int look(struct committer *c, uint64_t l1_index)
+{
+	int err;
+
+	if (c->looked && c->looked_at == l1_index)
+		return 0;
+	free(c->looked);
+	c->looked = calloc(c->img->n_tables + 1, sizeof(*c->looked));
+	c->looked_at = l1_index;
+	err = c->looked ? resolve(c, l1_index, c->looked, &c->n_looked)
+			: fail(ENOMEM, "out of memory");
+	if (err)
+		link_look_again(c);
+	return err;
+}
+
+int link_words(struct committer *c, uint64_t guest, struct link_word *words,
 	       size_t *count)
 {
 	const struct qcow2_header *h = &c->img->header;
 	uint64_t index = guest >> c->img->cluster_bits & (qcow2_l2_entries(h) - 1);
-	CLEANUP_FREE struct group *groups = NULL;
-	size_t n = 0;
-	int err;
+	int err = look(c, guest >> qcow2_l2_span_bits(h));
 
 	*count = 0;
-	groups = calloc(c->img->n_tables + 1, sizeof(*groups));
-	err = groups ? resolve(c, guest >> qcow2_l2_span_bits(h), groups, &n)
-		     : fail(ENOMEM, "out of memory");
-	for (size_t i = 0; i < n && !err; i++) {
-		const struct group *g = &groups[i];
+	for (size_t i = 0; !err && i < c->n_looked; i++) {
+		const struct group *g = &c->looked[i];
 		struct link_word *w = &words[*count];
 
 		if (!g->wanted || guest >= g->size)
@@ -357,6 +373,7 @@ int link_commit(struct committer *c, struct batch *b)
 	if (c->torn)
 		return fail(EIO, "a commit failed before; nothing more is written");
 	err = keep_tables(c, b);
+	link_look_again(c);
 	if (err || !b->n_links)
 		return err;
 	k.groups = calloc(c->img->n_tables + 1, sizeof(*k.groups));
@@ -380,4 +397,5 @@ int link_commit(struct committer *c, struct batch *b)
 void link_release(struct committer *c)
 {
 	batch_release(&c->spare);
+	link_look_again(c);
 }

@@ -72,6 +72,8 @@ int batch_add_table(struct batch *b, uint64_t l1_index, uint64_t host);
 void batch_reset(struct batch *b);
 void batch_release(struct batch *b);
 
+struct group;
+
 struct committer {
 	struct image *img;
 	struct alloc *alloc;
@@ -86,6 +88,10 @@ struct committer {
 	 */
 	struct batch spare;
 	uint64_t lost; /* clusters whose word was not what the link expected */
+	/* link_words: the L2 tables of the L1 index that was looked at last */
+	struct group *looked;
+	size_t n_looked;
+	uint64_t looked_at;
 	uint64_t syncs;
 };
 
@@ -115,9 +121,11 @@ struct link_word {
 
 /*
  * The words of a guest cluster in those tables of the pass that cover it: an entry for each L2
- * table, and one for all that lack one. words has room for img->n_tables + 1.
+ * table, and one for all that lack one. words has room for img->n_tables + 1. The L1 tables
+ * are looked at once for neighbours; link_look_again when somebody else may have changed one.
  */
-int link_words(const struct committer *c, uint64_t guest, struct link_word *words,
+int link_words(struct committer *c, uint64_t guest, struct link_word *words,
 	       size_t *count);
+void link_look_again(struct committer *c);
 
 #endif

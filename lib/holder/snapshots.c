@@ -1,32 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * A merge covers the internal snapshots of the active image: what they do not have themselves
- * the layers answer for them, too, and will not any more. Nobody but a merge changes their
- * tables, so a link there meets no guest:
- *
- *	part	an L2 table that the active image shares with a snapshot is copied for
- *		the active image, as a guest's write would do, and committed
- *	link	the words of the snapshots, refcounts of as many L1 paths: one commit for
- *		each request, durable before the active table is looked at
- *	active	then the cluster is linked there as ever, but if a snapshot names it by
- *		now its refcount goes up by one and the word is not COPIED: a guest that
- *		writes there gets a cluster of its own
- *
- * A crash between them leaves the snapshot linked and the active image as it was, which is
- * right; and a refcount that is too high only where no active word leads (image/commit.c).
- */
+#include "holder/snapshots.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
-#include "base/io.h"
 #include "base/size.h"
 #include "holder/region.h"
-#include "holder/resolve.h"
 #include "holder/session.h"
-#include "image/check.h"
 #include "image/map.h"
 #include "image/refs.h"
 #include "qcow2/refcount.h"
@@ -104,13 +87,15 @@ void snapshots_end(struct holder *h)
 	link_release(&s->committer);
 	intervals_release(&s->parted);
 	free(s->words);
+	free(s->linked);
 	free((void *)s->committer.pass);
 	*s = (struct snapshot_links){0};
 }
 
-int snapshots_name(const struct holder *h, uint64_t guest, uint64_t host, bool *named)
+int snapshots_name(const struct holder *h, uint64_t number, uint64_t guest, uint64_t host,
+		   bool *named)
 {
-	const struct snapshot_links *s = &h->session->snapshots;
+	struct snapshot_links *s = &h->session->snapshots;
 	struct image *img = s->committer.img;
 	uint64_t count = 0;
 	size_t n;
@@ -118,6 +103,10 @@ int snapshots_name(const struct holder *h, uint64_t guest, uint64_t host, bool *
 
 	*named = false;
 	if (!s->committer.n_pass)
+		return 0;
+	*named = s->linked[number / 8] >> (number % 8) & 1;
+	/* what is leased still nobody names */
+	if (*named || intervals_have(&h->session->leases, host >> img->cluster_bits, 1))
 		return 0;
 	err = link_words(&s->committer, guest, s->words, &n);
 	for (size_t i = 0; i < n && !err; i++) {
@@ -197,6 +186,7 @@ static int part(struct holder *h, const struct mail_request *rq)
 
 	if (!err && waits) {
 		err = commits_flush(&h->commits);
+		link_look_again(committer_of(h));
 		if (!err)
 			err = part_all(h, rq, &waits);
 		if (!err && waits)
@@ -208,15 +198,16 @@ static int part(struct holder *h, const struct mail_request *rq)
 
 /* Link ------------------------------------------------------------------------ */
 
-/* A link, and the L2 table for those snapshots that lack one. */
-static int add_link(struct holder *h, struct batch *b, const struct link *link)
+int snapshots_add(struct holder *h, struct batch *b, const struct link *link)
 {
 	struct active *a = active_of(h);
 	struct committer *c = committer_of(h);
-	uint64_t index = link->guest >> qcow2_l2_span_bits(&a->img->header), missing,
+	uint64_t index = link->guest >> qcow2_l2_span_bits(&a->img->header), missing = 0,
 		 total, host;
-	int err = link_paths(c, index, &missing, &total);
+	int err = 0;
 
+	if (h->session->snapshots.prepared != index + 1)
+		err = link_paths(c, index, &missing, &total);
 	for (size_t i = 0; i < b->n_tables && missing; i++)
 		if (b->tables[i].l1_index == index)
 			missing = 0;
@@ -228,6 +219,8 @@ static int add_link(struct holder *h, struct batch *b, const struct link *link)
 		if (!err)
 			err = batch_add_table(b, index, host);
 	}
+	if (!err)
+		h->session->snapshots.prepared = index + 1;
 	return err ? err : batch_add(b, a->bits, link);
 }
 
@@ -267,142 +260,15 @@ static int add_cluster(struct holder *h, struct batch *b, const struct mail_requ
 			return fail(EPROTO, "host clusters that were not leased");
 		err = intervals_remove(&s->leases, first, 1);
 	}
-	return err ? err : add_link(h, b, &link);
-}
-
-/* Fill ------------------------------------------------------------------------ */
-
-struct fill {
-	struct holder *h;
-	uint64_t guest;
-	uint8_t *data; /* what the layers hold there: a cluster */
-	uint32_t zero; /* its units that are zero */
-};
-
-static int fill_read(struct fill *f)
-{
-	const struct active *a = active_of(f->h);
-	uint64_t unit = 1ull << a->unit_bits;
-	int err;
-
-	if (f->data)
-		return 0;
-	f->data = malloc(1ull << a->bits);
-	if (!f->data)
-		return fail(ENOMEM, "out of memory");
-	err = resolve_read_below(atomic_load(&f->h->view), f->data, 1ull << a->bits,
-				 f->guest);
-	for (unsigned i = 0; i < a->units && !err; i++)
-		if (is_zero(f->data + i * unit, unit))
-			f->zero |= 1u << i;
-	return err;
-}
-
-static int fill_write(const struct fill *f, uint32_t units, uint64_t host)
-{
-	const struct active *a = active_of(f->h);
-	uint64_t unit = 1ull << a->unit_bits;
-	int err = 0;
-
-	for (unsigned i = 0, n; i < a->units && !err; i += n) {
-		for (n = 1; units >> i & 1 && i + n < a->units && units >> (i + n) & 1;
-		     n++)
-			;
-		if (units >> i & 1)
-			err = write_at(a->img->fd, f->data + i * unit, n * unit,
-				       host + i * unit);
-	}
-	return err;
-}
-
-/* The subclusters that a word leaves to the layers. */
-static uint32_t open_units(const struct active *a, struct qcow2_word word,
-			   const struct qcow2_mapping *m)
-{
-	if (a->units > 1)
-		return m->kind == QCOW2_DEFLATED
-			       ? 0
-			       : ~(uint32_t)(word.bitmap | word.bitmap >> 32);
-	return m->kind == QCOW2_HOLE;
-}
-
-/*
- * Where the word has a host cluster, its open units are written in place: whoever shares it
- * has the same ones or fewer, and writes to it nowhere, for it is not COPIED.
- */
-static int fill_place(struct fill *f, struct link *link, const struct qcow2_mapping *m)
-{
-	struct active *a = active_of(f->h);
-	uint64_t count;
-	int err;
-
-	link->host = link->expect.word & QCOW2_OFFSET_MASK;
-	if (!link->data)
-		return 0;
-	if (!link->host)
-		return space_take(&a->space, 1, &link->host, &count);
-	err = image_check_word(a->img, m);
-	if (!err)
-		err = refs_get(a->img, link->host >> a->bits, &count);
-	if (!err && !count)
-		err = fail(EUCLEAN,
-			   "the cluster at %" PRIu64 " of a snapshot has no "
-			   "refcount; chain-info --check says more",
-			   link->host);
-	return err;
-}
-
-static int fill_word(struct fill *f, struct batch *b, struct qcow2_word word)
-{
-	struct active *a = active_of(f->h);
-	struct link link = {
-		.kind = LINK_FILL, .guest = f->guest, .clusters = 1, .expect = word};
-	struct qcow2_mapping m;
-	uint32_t open;
-	int err = qcow2_word_decode(&a->img->header, word, &m);
-
-	open = err ? 0 : open_units(a, word, &m);
-	if (err || !open)
-		return err;
-	err = fill_read(f);
-	if (err)
-		return err;
-	link.zero = a->img->header.version >= 3 ? open & f->zero : 0;
-	link.data = open & ~link.zero;
-	if (a->units == 1)
-		link.kind = link.data ? LINK_DATA : LINK_ZERO;
-	err = fill_place(f, &link, &m);
-	if (!err)
-		err = fill_write(f, link.data & ~(m.host ? 0 : f->zero), link.host);
-	return err ? err : add_link(f->h, b, &link);
-}
-
-/* As many links as there are different words. */
-static int fill_cluster(struct holder *h, struct batch *b, uint64_t guest, size_t n)
-{
-	const struct link_word *words = h->session->snapshots.words;
-	struct fill f = {.h = h, .guest = guest};
-	int err = 0;
-
-	for (size_t i = 0; i < n && !err; i++) {
-		size_t j = 0;
-
-		while (words[j].word.word != words[i].word.word ||
-		       words[j].word.bitmap != words[i].word.bitmap)
-			j++;
-		if (j == i)
-			err = fill_word(&f, b, words[i].word);
-	}
-	free(f.data);
-	return err;
+	return err ? err : snapshots_add(h, b, &link);
 }
 
 /* Requests -------------------------------------------------------------------- */
 
 static int collect(struct holder *h, struct batch *b, const struct mail_request *rq,
-		   const struct mail_run *r, uint64_t i)
+		   const struct mail_run *r, uint64_t i, uint64_t number)
 {
-	const struct snapshot_links *s = &h->session->snapshots;
+	struct snapshot_links *s = &h->session->snapshots;
 	const struct active *a = active_of(h);
 	uint64_t guest = r->guest + (i << a->bits);
 	bool open = false;
@@ -416,24 +282,64 @@ static int collect(struct holder *h, struct batch *b, const struct mail_request 
 		open |= m.kind == QCOW2_HOLE;
 	}
 	if (!err && rq->op == MAIL_FILL)
-		return fill_cluster(h, b, guest, n);
-	return err || !open ? err : add_cluster(h, b, rq, r, i);
+		return snapshots_fill(h, b, guest, n);
+	if (err || !open)
+		return err;
+	err = add_cluster(h, b, rq, r, i);
+	if (!err && rq->op == MAIL_LINK)
+		s->linked[number / 8] |= (uint8_t)(1u << (number % 8));
+	return err;
+}
+
+static int collect_all(struct holder *h, struct batch *b, const struct mail_request *rq)
+{
+	uint64_t number = 0;
+	int err = 0;
+
+	for (uint32_t n = 0; n < rq->count && !err; n++) {
+		const struct mail_run *r = &rq->runs[n];
+
+		/* run by run, for an earlier one may have used a lease */
+		err = session_check_run(h, rq, r, number);
+		for (uint32_t i = 0; i < r->clusters && !err; i++)
+			err = collect(h, b, rq, r, i, number + i);
+		number += r->clusters;
+	}
+	return err;
+}
+
+/* The bits of a request, and no run in it that makes no sense. */
+static int begin_request(struct holder *h, const struct mail_request *rq)
+{
+	struct snapshot_links *s = &h->session->snapshots;
+	uint64_t clusters = 0;
+	int err = 0;
+
+	for (uint32_t n = 0; n < rq->count && !err; n++) {
+		err = session_check_guest(h, &rq->runs[n]);
+		clusters += rq->runs[n].clusters;
+	}
+	if (!err && clusters > (uint64_t)MAIL_RUNS * MAIL_MARKS)
+		err = fail(EPROTO, "a request of too many clusters");
+	free(s->linked);
+	s->linked = err ? NULL : calloc(clusters / 8 + 1, 1);
+	s->prepared = 0;
+	link_look_again(&s->committer);
+	return err || s->linked ? err : fail(ENOMEM, "out of memory");
 }
 
 int snapshots_link(struct holder *h, const struct mail_request *rq)
 {
 	struct batch b = {0};
-	int err = 0;
+	int err;
 
 	if (!committer_of(h)->n_pass)
 		return 0;
-	for (uint32_t n = 0; n < rq->count && !err; n++)
-		err = session_check_run(h, rq, &rq->runs[n]);
+	err = begin_request(h, rq);
 	if (!err)
 		err = part(h, rq);
-	for (uint32_t n = 0; n < rq->count && !err; n++)
-		for (uint32_t i = 0; i < rq->runs[n].clusters && !err; i++)
-			err = collect(h, &b, rq, &rq->runs[n], i);
+	if (!err)
+		err = collect_all(h, &b, rq);
 	if (!err && b.n_links)
 		err = commit_links(&h->commits, committer_of(h), &b);
 	else

@@ -215,17 +215,6 @@ testDryRunAndRefusals()
 	release
 }
 
-testInternalSnapshots()
-{
-	need_holder || return 0
-	make_snapshot_chain
-	hold D.qcow2 || return 0
-	assert_status 65 chain-stream -q D.qcow2
-	assert_one_error
-	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
-	release
-}
-
 testNothingToDo()
 {
 	need_holder || return 0

@@ -14,6 +14,7 @@
 #include "image/cache.h"
 #include "image/check.h"
 #include "image/map.h"
+#include "image/refs.h"
 
 int active_init(struct active *a, struct image *img, struct epoch *epoch,
 		size_t cache_bytes)
@@ -77,6 +78,7 @@ static int add_table(struct active *a, uint64_t l1_index, uint64_t old)
 {
 	struct pending *p = a->pending;
 	struct table_change t = {.l1_index = l1_index, .old = old};
+	uint64_t count;
 	int err = array_room(&p->tables, &p->cap_tables, p->n_tables);
 
 	if (!err)
@@ -93,7 +95,9 @@ static int add_table(struct active *a, uint64_t l1_index, uint64_t old)
 		return err;
 	if (old) {
 		p->lowest_freed = min_u64(p->lowest_freed, old >> a->bits);
-		image_forget_tables(a->img, old, 1);
+		/* else a snapshot's it stays */
+		if (refs_get(a->img, old >> a->bits, &count) == 0 && count <= 1)
+			image_forget_tables(a->img, old, 1);
 	}
 	p->tables[p->n_tables++] = t;
 	return 0;

@@ -298,8 +298,15 @@ int commit_links(struct commits *c, struct committer *links, struct batch *b)
 		err = link_commit(links, b);
 	if (links->broken || (!marked && err != -ENOSPC && err != -EDQUOT))
 		commits_break(c);
-	if (links->torn) /* refcounts may be up without a word */
-		a->leaks = true;
+	if (!links->torn)
+		return err;
+	/* refcounts may be up without a word, and words in the file that are not durable */
+	a->leaks = true;
+	a->touched = true;
+	if (err == -ENOSPC || err == -EDQUOT)
+		err = fail(EIO,
+			   "no space for the words of internal snapshots; once there "
+			   "is some the next run goes on");
 	return err;
 }
 

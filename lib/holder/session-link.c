@@ -44,12 +44,11 @@ static bool is_beyond(const struct active *a, uint64_t cluster)
 	return cluster >= div_up(a->img->size, 1ull << a->bits);
 }
 
-struct raise session_blob_raise(const struct active *a, const struct mail_run *r)
+struct raise session_blob_raise(const struct active *a, uint64_t host, uint32_t stored)
 {
-	uint64_t first = r->host >> a->bits;
+	uint64_t first = host >> a->bits;
 
-	return (struct raise){first, ((r->host + r->stored - 1) >> a->bits) - first + 1,
-			      1};
+	return (struct raise){first, ((host + stored - 1) >> a->bits) - first + 1, 1};
 }
 
 /* The entry of a cluster, made if it is not there; NULL: no memory. */
@@ -181,7 +180,7 @@ static int word_of(const struct active *a, const struct mail_request *rq,
 	err = qcow2_word_deflated(h, r->host, r->stored, w);
 	if (err)
 		return fail(EPROTO, "compressed data that no word can name");
-	*raise = session_blob_raise(a, r);
+	*raise = session_blob_raise(a, r->host, r->stored);
 	return 0;
 }
 
@@ -289,14 +288,29 @@ static bool has_backlog(const struct holder *h)
 	return active_of(h)->backlog > BACKLOG_MOST / 2;
 }
 
-static int link_runs(struct holder *h, const struct mail_request *rq,
+/*
+ * No space for cluster i of a run, after others: what was linked stays so, and the worker hears
+ * of it when it comes again with the rest.
+ */
+static bool put_off(struct mail_answer *an, uint32_t run, const struct mail_run *r,
+		    uint32_t i, int err)
+{
+	if ((err != -ENOSPC && err != -EDQUOT) || (!run && !i))
+		return false;
+	fail_clear();
+	for (; i < r->clusters; i++)
+		an->marks[an->count++] = (struct mail_mark){run, i};
+	return true;
+}
+
+static int link_runs(struct holder *h, const struct mail_request *rq, uint32_t count,
 		     struct mail_answer *an)
 {
 	uint64_t number = 0;
 	uint32_t run = 0;
 	int err = 0;
 
-	for (; run < rq->count && !err; run++) {
+	for (bool more = true; run < count && more && !err; run++) {
 		const struct mail_run *r = &rq->runs[run];
 
 		err = session_check_run(h, rq, r, number);
@@ -304,10 +318,15 @@ static int link_runs(struct holder *h, const struct mail_request *rq,
 		if (err ||
 		    (run && (an->count + r->clusters > MAIL_MARKS || has_backlog(h))))
 			break;
-		for (uint32_t i = 0; i < r->clusters && !err; i++) {
+		for (uint32_t i = 0; i < r->clusters && more && !err; i++) {
 			enum outcome out = LINKED;
 
 			err = deal_with(h, rq, r, i, number + i, &out);
+			if (err && put_off(an, run, r, i, err)) {
+				more = false;
+				err = 0;
+				break;
+			}
 			if (!err && out == BUSY)
 				an->marks[an->count++] = (struct mail_mark){run, i};
 			an->values[0] += !err && out == LINKED;
@@ -323,6 +342,7 @@ int session_link(struct holder *h, const struct mail_request *rq, struct mail_an
 {
 	const struct active *a = active_of(h);
 	uint64_t clusters = 0;
+	uint32_t count;
 	unsigned slot;
 	int err;
 
@@ -338,16 +358,17 @@ int session_link(struct holder *h, const struct mail_request *rq, struct mail_an
 		/* it copies, and nobody else is answered meanwhile */
 		if (clusters > max_u64(FILL_MOST >> a->bits, 1))
 			return fail(EPROTO, "too many clusters to fill at once");
-		if (!has_room_to_fill(a, clusters * a->img->n_tables))
+		/* for the guest, and for snapshots, most of which have the same words */
+		if (!has_room_to_fill(a, clusters * min_u64(a->img->n_tables, 2)))
 			return session_no_room();
 	}
 	err = has_backlog(h) ? commits_flush(&h->commits) : 0;
 	if (!err)
-		err = snapshots_link(h, rq);
+		err = snapshots_link(h, rq, &count);
 	if (err)
 		return err;
 	slot = epoch_enter(&h->epoch);
-	err = link_runs(h, rq, an);
+	err = link_runs(h, rq, count, an);
 	epoch_leave(&h->epoch, slot);
 	return err;
 }

@@ -56,10 +56,10 @@ int session_check_guest(const struct holder *h, const struct mail_run *r);
 int session_check_run(const struct holder *h, const struct mail_request *rq,
 		      const struct mail_run *r, uint64_t number);
 /* The refcounts that one word for this compressed cluster needs. */
-struct raise session_blob_raise(const struct active *a, const struct mail_run *r);
+struct raise session_blob_raise(const struct active *a, uint64_t host, uint32_t stored);
 /* They must hold raise->add more, or no commit could ever be written: -EPROTO. */
 int session_check_uses(struct holder *h, const struct raise *raise);
-/* After that: so many words lead there now. */
+/* After that: so many words more lead there now, or, if negative, less. */
 void session_count_uses(struct holder *h, const struct raise *raise);
 /* And about to be linked: its host clusters are leases no more. */
 int session_keep(struct holder *h, const struct raise *raise);

@@ -70,11 +70,26 @@ static uint32_t open_units(const struct active *a, struct qcow2_word word,
 	return m->kind == QCOW2_HOLE;
 }
 
+/* Were these clusters taken for the link? */
+static bool is_taken(const struct link *link)
+{
+	return link->kind == LINK_DATA || (link->kind == LINK_FILL && link->data &&
+					   !(link->expect.word & QCOW2_OFFSET_MASK));
+}
+
+void snapshots_unfill(struct active *a, const struct link *link)
+{
+	if (is_taken(link))
+		space_give_back(&a->space, link->host, link->clusters);
+}
+
 /*
  * Where the word has a host cluster, its open units are written in place: whoever shares it
- * has the same ones or fewer, and writes to it nowhere, for it is not COPIED.
+ * has the same ones or fewer, and writes to it nowhere, for it is not COPIED. paths: that lead
+ * to the word.
  */
-static int fill_place(struct fill *f, struct link *link, const struct qcow2_mapping *m)
+static int fill_place(const struct fill *f, struct link *link, uint64_t paths,
+		      const struct qcow2_mapping *m)
 {
 	struct active *a = active_of(f->h);
 	uint64_t count;
@@ -83,20 +98,22 @@ static int fill_place(struct fill *f, struct link *link, const struct qcow2_mapp
 	link->host = link->expect.word & QCOW2_OFFSET_MASK;
 	if (!link->data)
 		return 0;
-	if (!link->host)
+	if (is_taken(link))
 		return space_take(&a->space, 1, &link->host, &count);
 	err = image_check_word(a->img, m);
 	if (!err)
 		err = refs_get(a->img, link->host >> a->bits, &count);
-	if (!err && !count)
+	if (!err && count < paths)
 		err = fail(EUCLEAN,
-			   "the cluster at %" PRIu64 " of a snapshot has no "
-			   "refcount; chain-info --check says more",
-			   link->host);
+			   "the cluster at %" PRIu64
+			   " of a snapshot has refcount %" PRIu64
+			   "; chain-info --check says more",
+			   link->host, count);
 	return err;
 }
 
-static int fill_word(struct fill *f, struct batch *b, struct qcow2_word word)
+static int fill_word(struct fill *f, struct batch *b, struct qcow2_word word,
+		     uint64_t paths)
 {
 	struct active *a = active_of(f->h);
 	struct link link = {
@@ -115,26 +132,50 @@ static int fill_word(struct fill *f, struct batch *b, struct qcow2_word word)
 	link.data = open & ~link.zero;
 	if (a->units == 1)
 		link.kind = link.data ? LINK_DATA : LINK_ZERO;
-	err = fill_place(f, &link, &m);
+	err = fill_place(f, &link, paths, &m);
+	if (err)
+		return err;
+	/* a cluster that was taken reads zero */
+	err = fill_write(f, link.data & ~(is_taken(&link) ? f->zero : 0), link.host);
 	if (!err)
-		err = fill_write(f, link.data & ~(m.host ? 0 : f->zero), link.host);
-	return err ? err : snapshots_add(f->h, b, &link);
+		err = snapshots_add(f->h, b, &link);
+	if (err)
+		snapshots_unfill(a, &link);
+	return err;
 }
 
+/* Do they get the same link? */
+static bool same_word(const struct active *a, struct qcow2_word v, struct qcow2_word w)
+{
+	struct qcow2_mapping m, n;
+
+	if (v.word == w.word && v.bitmap == w.bitmap)
+		return true;
+	/* flags beside no cluster */
+	return a->units == 1 && qcow2_word_decode(&a->img->header, v, &m) == 0 &&
+	       qcow2_word_decode(&a->img->header, w, &n) == 0 && m.kind == QCOW2_HOLE &&
+	       n.kind == QCOW2_HOLE;
+}
+
+/* As many links as there are different words. */
 int snapshots_fill(struct holder *h, struct batch *b, uint64_t guest, size_t n)
 {
 	const struct link_word *words = h->session->snapshots.words;
+	const struct active *a = active_of(h);
 	struct fill f = {.h = h, .guest = guest};
 	int err = 0;
 
 	for (size_t i = 0; i < n && !err; i++) {
-		size_t j = 0;
+		uint64_t paths = 0;
+		size_t first = 0;
 
-		while (words[j].word.word != words[i].word.word ||
-		       words[j].word.bitmap != words[i].word.bitmap)
-			j++;
-		if (j == i)
-			err = fill_word(&f, b, words[i].word);
+		while (!same_word(a, words[first].word, words[i].word))
+			first++;
+		for (size_t j = i; j < n && first == i; j++)
+			if (same_word(a, words[j].word, words[i].word))
+				paths += words[j].paths;
+		if (first == i)
+			err = fill_word(&f, b, words[i].word, paths);
 	}
 	free(f.data);
 	return err;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
@@ -13,6 +14,12 @@
 #include "image/map.h"
 #include "image/refs.h"
 #include "qcow2/refcount.h"
+
+/*
+ * Of one commit, about: guests' flushes wait for it. A run has no more clusters than so many
+ * words in all tables.
+ */
+#define WORDS_MOST MAIL_SNAPSHOT_WORDS
 
 static struct active *active_of(const struct holder *h)
 {
@@ -198,6 +205,15 @@ static int part(struct holder *h, const struct mail_request *rq)
 
 /* Link ------------------------------------------------------------------------ */
 
+/* For the words of all snapshots */
+static struct raise blob_raise(const struct holder *h, uint64_t host, uint32_t stored)
+{
+	struct raise raise = session_blob_raise(active_of(h), host, stored);
+
+	raise.add = committer_of(h)->n_pass;
+	return raise;
+}
+
 int snapshots_add(struct holder *h, struct batch *b, const struct link *link)
 {
 	struct active *a = active_of(h);
@@ -224,49 +240,68 @@ int snapshots_add(struct holder *h, struct batch *b, const struct link *link)
 	return err ? err : batch_add(b, a->bits, link);
 }
 
-static int keep_blob(struct holder *h, const struct mail_run *r)
-{
-	struct raise raise = session_blob_raise(active_of(h), r);
-	int err;
-
-	raise.add = committer_of(h)->n_pass;
-	err = session_check_uses(h, &raise);
-	if (!err)
-		session_count_uses(h, &raise);
-	return err ? err : session_keep(h, &raise);
-}
-
 /* Cluster i of a run, where some snapshot has nothing. */
 static int add_cluster(struct holder *h, struct batch *b, const struct mail_request *rq,
 		       const struct mail_run *r, uint64_t i)
 {
-	struct active *a = active_of(h);
-	struct session *s = h->session;
-	struct link link = {.kind = LINK_ZERO,
+	const struct active *a = active_of(h);
+	bool blob = rq->op == MAIL_LINK && r->kind == MAIL_BLOB;
+	struct link link = {.kind = rq->op == MAIL_ZERO ? LINK_ZERO
+				    : blob		? LINK_BLOB
+							: LINK_DATA,
 			    .guest = r->guest + (i << a->bits),
 			    .host = r->host + (i << a->bits),
+			    .stored = r->stored,
 			    .clusters = 1};
-	uint64_t first = link.host >> a->bits;
-	int err = 0;
+	struct raise raise;
+	int err;
 
-	if (rq->op == MAIL_LINK && r->kind == MAIL_BLOB) {
-		link.kind = LINK_BLOB;
-		link.stored = r->stored;
-		err = keep_blob(h, r);
-	} else if (rq->op == MAIL_LINK) {
-		link.kind = LINK_DATA;
-		/* in this request, it may have been named before */
-		if (!intervals_have(&s->leases, first, 1))
-			return fail(EPROTO, "host clusters that were not leased");
-		err = intervals_remove(&s->leases, first, 1);
+	if (!blob) {
+		err = snapshots_add(h, b, &link);
+		if (!err && link.kind == LINK_DATA)
+			err = intervals_remove(&h->session->leases, link.host >> a->bits,
+					       1);
+		return err;
 	}
-	return err ? err : snapshots_add(h, b, &link);
+	raise = blob_raise(h, r->host, r->stored);
+	err = session_check_uses(h, &raise);
+	if (!err)
+		err = snapshots_add(h, b, &link);
+	if (err)
+		return err;
+	session_count_uses(h, &raise);
+	return session_keep(h, &raise);
+}
+
+/* Nothing was linked: it is as it was before the request. */
+static void take_back(struct holder *h, const struct mail_request *rq, struct batch *b)
+{
+	struct active *a = active_of(h);
+
+	for (size_t i = 0; i < b->n_links; i++) {
+		const struct link *l = &b->links[i];
+		struct raise raise;
+
+		if (rq->op == MAIL_FILL) {
+			snapshots_unfill(a, l);
+		} else if (l->kind == LINK_DATA) {
+			/* without memory they are nobody's until the image is opened again */
+			(void)intervals_add(&h->session->leases, l->host >> a->bits,
+					    l->clusters);
+		} else if (l->kind == LINK_BLOB) {
+			raise = blob_raise(h, l->host, l->stored);
+			raise.add = -raise.add;
+			session_count_uses(h, &raise);
+		}
+	}
+	give_back_tables(a, b);
 }
 
 /* Requests -------------------------------------------------------------------- */
 
+/* *words: how many the commit may have to write. */
 static int collect(struct holder *h, struct batch *b, const struct mail_request *rq,
-		   const struct mail_run *r, uint64_t i, uint64_t number)
+		   const struct mail_run *r, uint64_t i, uint64_t number, uint64_t *words)
 {
 	struct snapshot_links *s = &h->session->snapshots;
 	const struct active *a = active_of(h);
@@ -275,6 +310,7 @@ static int collect(struct holder *h, struct batch *b, const struct mail_request 
 	size_t n;
 	int err = link_words(&s->committer, guest, s->words, &n);
 
+	*words += n;
 	for (size_t k = 0; k < n && !err; k++) {
 		struct qcow2_mapping m;
 
@@ -291,36 +327,65 @@ static int collect(struct holder *h, struct batch *b, const struct mail_request 
 	return err;
 }
 
-static int collect_all(struct holder *h, struct batch *b, const struct mail_request *rq)
+static int collect_runs(struct holder *h, struct batch *b, const struct mail_request *rq,
+			uint32_t *dealt)
 {
-	uint64_t number = 0;
+	uint64_t number = 0, words = 0;
 	int err = 0;
 
-	for (uint32_t n = 0; n < rq->count && !err; n++) {
-		const struct mail_run *r = &rq->runs[n];
+	for (*dealt = 0; *dealt < rq->count && words < WORDS_MOST && !err; ++*dealt) {
+		const struct mail_run *r = &rq->runs[*dealt];
 
 		/* run by run, for an earlier one may have used a lease */
 		err = session_check_run(h, rq, r, number);
 		for (uint32_t i = 0; i < r->clusters && !err; i++)
-			err = collect(h, b, rq, r, i, number + i);
+			err = collect(h, b, rq, r, i, number + i, &words);
 		number += r->clusters;
 	}
 	return err;
 }
 
-/* The bits of a request, and no run in it that makes no sense. */
+static int by_guest(const void *a, const void *b)
+{
+	uint64_t x = ((const struct mail_run *)a)->guest,
+		 y = ((const struct mail_run *)b)->guest;
+
+	return (x > y) - (x < y);
+}
+
+/* Does no guest cluster come twice, and no run take too long? */
+static int check_runs(struct holder *h, const struct mail_request *rq)
+{
+	const struct active *a = active_of(h);
+	CLEANUP_FREE struct mail_run *runs = calloc(rq->count, sizeof(*runs));
+	uint64_t most = max_u64(WORDS_MOST / a->img->n_tables, 1);
+	int err = 0;
+
+	if (!runs)
+		return fail(ENOMEM, "out of memory");
+	memcpy(runs, rq->runs, rq->count * sizeof(*runs));
+	qsort(runs, rq->count, sizeof(*runs), by_guest);
+	for (uint32_t n = 0; n < rq->count && !err; n++) {
+		err = session_check_guest(h, &runs[n]);
+		if (!err && runs[n].clusters > most)
+			err = fail(EPROTO, "a run of too many clusters");
+		if (!err && n &&
+		    runs[n].guest < runs[n - 1].guest +
+					    ((uint64_t)runs[n - 1].clusters << a->bits))
+			err = fail(EPROTO, "guest offset %" PRIu64 " comes twice",
+				   runs[n].guest);
+	}
+	return err;
+}
+
 static int begin_request(struct holder *h, const struct mail_request *rq)
 {
 	struct snapshot_links *s = &h->session->snapshots;
 	uint64_t clusters = 0;
-	int err = 0;
+	int err = check_runs(h, rq);
 
-	for (uint32_t n = 0; n < rq->count && !err; n++) {
-		err = session_check_guest(h, &rq->runs[n]);
+	for (uint32_t n = 0; n < rq->count; n++)
 		clusters += rq->runs[n].clusters;
-	}
-	if (!err && clusters > (uint64_t)MAIL_RUNS * MAIL_MARKS)
-		err = fail(EPROTO, "a request of too many clusters");
 	free(s->linked);
 	s->linked = err ? NULL : calloc(clusters / 8 + 1, 1);
 	s->prepared = 0;
@@ -328,22 +393,24 @@ static int begin_request(struct holder *h, const struct mail_request *rq)
 	return err || s->linked ? err : fail(ENOMEM, "out of memory");
 }
 
-int snapshots_link(struct holder *h, const struct mail_request *rq)
+int snapshots_link(struct holder *h, const struct mail_request *rq, uint32_t *dealt)
 {
+	struct committer *c = committer_of(h);
 	struct batch b = {0};
 	int err;
 
-	if (!committer_of(h)->n_pass)
+	*dealt = rq->count;
+	if (!c->n_pass)
 		return 0;
 	err = begin_request(h, rq);
 	if (!err)
 		err = part(h, rq);
 	if (!err)
-		err = collect_all(h, &b, rq);
+		err = collect_runs(h, &b, rq, dealt);
 	if (!err && b.n_links)
-		err = commit_links(&h->commits, committer_of(h), &b);
-	else
-		give_back_tables(active_of(h), &b);
+		err = commit_links(&h->commits, c, &b);
+	if (err && !c->torn && !c->broken)
+		take_back(h, rq, &b);
 	batch_release(&b);
 	return err;
 }

@@ -22,6 +22,7 @@
 #include "image/link.h"
 #include "page/mail.h"
 
+struct active;
 struct holder;
 
 /*
@@ -43,10 +44,11 @@ int snapshots_check(const struct image *img);
 int snapshots_begin(struct holder *h);
 void snapshots_end(struct holder *h);
 /*
- * Do what LINK, ZERO or FILL asks for in the tables of all snapshots. Leases that are named
- * there then are leases no more.
+ * Do what LINK, ZERO or FILL asks for in the tables of all snapshots, for some of the runs, one
+ * at least, in one commit: *dealt of them. Leases that are named there then are leases no
+ * more. After an error nothing has been done, unless the session can do nothing any more.
  */
-int snapshots_link(struct holder *h, const struct mail_request *rq);
+int snapshots_link(struct holder *h, const struct mail_request *rq, uint32_t *dealt);
 /*
  * Does a snapshot's word for this guest offset name this host cluster, as data? number: of the
  * cluster in the request, from 0.
@@ -63,5 +65,7 @@ int snapshots_add(struct holder *h, struct batch *b, const struct link *link);
  * words are those that link_words gave.
  */
 int snapshots_fill(struct holder *h, struct batch *b, uint64_t guest, size_t n);
+/* It was not linked after all: clusters that were taken for it go back. */
+void snapshots_unfill(struct active *a, const struct link *link);
 
 #endif

@@ -38,7 +38,7 @@ int batch_add_table(struct batch *b, uint64_t l1_index, uint64_t host)
 	int err = array_room(&b->tables, &b->cap_tables, b->n_tables);
 
 	if (!err)
-		b->tables[b->n_tables++] = (struct link_table){l1_index, host};
+		b->tables[b->n_tables++] = (struct link_table){l1_index, host, false};
 	return err;
 }
 

@@ -47,8 +47,12 @@ static int write_slice(const struct change *items, size_t n, struct image *img,
 	uint64_t start = items[0].offset;
 	size_t len = items[n - 1].offset + bytes - start;
 	uint8_t buf[CACHE_SLICE];
-	int err = n * bytes == len ? 0 : cache_read(img->cache, start, buf, len);
+	bool gaps = false;
+	int err;
 
+	for (size_t i = 1; i < n; i++)
+		gaps |= items[i].offset != items[i - 1].offset + bytes;
+	err = gaps ? cache_read(img->cache, start, buf, len) : 0;
 	for (size_t i = 0; i < n; i++) {
 		uint8_t *at = buf + (items[i].offset - start);
 

@@ -163,13 +163,15 @@ int link_words(struct committer *c, uint64_t guest, struct link_word *words,
 /* A new L2 table: counted in S1, shown by its L1 words in S2. */
 static int add_table(struct commit *k, struct group *g)
 {
-	const struct batch *spare = &k->c->spare;
+	struct batch *spare = &k->c->spare;
 	uint64_t l1_word;
 	int err;
 
 	for (size_t i = 0; i < spare->n_tables; i++)
-		if (spare->tables[i].l1_index == k->l1_index)
+		if (spare->tables[i].l1_index == k->l1_index) {
 			g->l2 = spare->tables[i].host;
+			spare->tables[i].used = true;
+		}
 	if (!g->l2)
 		return fail(EINVAL, "no L2 table was allocated for L1 entry %ju",
 			    (uintmax_t)k->l1_index);
@@ -314,7 +316,10 @@ static bool overlap(const struct commit *k, const struct link *a, const struct l
 {
 	uint64_t end = a->guest + ((uint64_t)a->clusters << k->img->cluster_bits);
 
-	return b->guest < end && !(a->kind == LINK_FILL && b->kind == LINK_FILL);
+	if (b->guest >= end)
+		return false;
+	return a->kind != LINK_FILL || b->kind != LINK_FILL ||
+	       (a->expect.word == b->expect.word && a->expect.bitmap == b->expect.bitmap);
 }
 
 static int collect(struct commit *k, struct batch *b)
@@ -332,34 +337,30 @@ static int collect(struct commit *k, struct batch *b)
 	return err;
 }
 
+/* Each is in one of the two, whatever fails. */
 static int keep_tables(struct committer *c, struct batch *b)
 {
 	int err = 0;
 
-	for (size_t i = 0; i < b->n_tables && !err; i++)
-		err = batch_add_table(&c->spare, b->tables[i].l1_index,
-				      b->tables[i].host);
-	b->n_tables = 0;
+	for (; b->n_tables && !err; b->n_tables -= !err)
+		err = batch_add_table(&c->spare, b->tables[b->n_tables - 1].l1_index,
+				      b->tables[b->n_tables - 1].host);
 	return err;
 }
 
-/* Linked tables are in the L1 now. */
-static int drop_used_tables(struct committer *c)
+/* Tables that the commit used are in the L1 now, or, if it did not get so far, are not. */
+static void drop_used_tables(struct committer *c, bool linked)
 {
 	struct batch *spare = &c->spare;
 	size_t kept = 0;
 
 	for (size_t i = 0; i < spare->n_tables; i++) {
-		uint64_t missing, total;
-		int err = link_paths(c, spare->tables[i].l1_index, &missing, &total);
-
-		if (err)
-			return err;
-		if (missing)
-			spare->tables[kept++] = spare->tables[i];
+		if (linked && spare->tables[i].used)
+			continue;
+		spare->tables[kept] = spare->tables[i];
+		spare->tables[kept++].used = false;
 	}
 	spare->n_tables = kept;
-	return 0;
 }
 
 int link_commit(struct committer *c, struct batch *b)
@@ -387,8 +388,7 @@ int link_commit(struct committer *c, struct batch *b)
 	}
 	free(k.groups);
 	commit_release(&k.set);
-	if (!err)
-		err = drop_used_tables(c);
+	drop_used_tables(c, !err);
 	if (!err)
 		batch_reset(b);
 	return err;

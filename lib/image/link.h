@@ -56,6 +56,7 @@ struct link {
 struct link_table {
 	uint64_t l1_index;
 	uint64_t host;
+	bool used; /* by the commit at hand */
 };
 
 struct batch {

@@ -16,8 +16,6 @@
 /* One LEASE asks for so much: many clusters, few when they are large. */
 #define LEASE_BYTES (64ull << 20)
 #define LEASE_CLUSTERS 1024u
-/* A run's marks must fit one answer, whatever else is in it. */
-#define RUN_CLUSTERS MAIL_MARKS
 /* The holder copies so much while nobody else is served by its mailbox. */
 #define FILL_BYTES (4ull << 20)
 #define BUSY_MS 5u
@@ -78,9 +76,13 @@ static int runs_add(struct held_runs *r, unsigned bits, const struct mail_run *r
 	return 0;
 }
 
+/* Clusters of a run. */
 static uint64_t most_of(const struct target_held *h, enum mail_op op)
 {
-	return op == MAIL_FILL ? max_u64(FILL_BYTES >> bits_of(h), 1) : RUN_CLUSTERS;
+	uint64_t most = op == MAIL_FILL ? FILL_BYTES >> bits_of(h) : MAIL_MARKS;
+
+	most = min_u64(most, MAIL_SNAPSHOT_WORDS / h->target.image->n_tables);
+	return max_u64(most, 1);
 }
 
 static int add(struct target_held *h, enum mail_op op, const struct mail_run *run,

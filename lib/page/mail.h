@@ -128,6 +128,11 @@ struct mail_switch {
 	char path[PAGE_PATH]; /* absolute */
 };
 
+/*
+ * A run of LINK, ZERO or FILL has at most MAIL_MARKS clusters; in an image with internal
+ * snapshots also no more than so many words in all tables (or one).
+ */
+#define MAIL_SNAPSHOT_WORDS 262144u
 #define MAIL_RUNS 1536u
 #define MAIL_MARKS 2048u
 

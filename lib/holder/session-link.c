@@ -258,7 +258,7 @@ static int deal_with(struct holder *h, const struct mail_request *rq,
 	uint64_t cluster = (r->guest >> a->bits) + i, host = r->host + (i << a->bits);
 	bool data = rq->op == MAIL_LINK && r->kind == MAIL_DATA, named = false;
 	struct raise raise = {0};
-	struct qcow2_word w;
+	struct qcow2_word w = {0, 0};
 	int err = 0;
 
 	if (rq->op == MAIL_FILL)

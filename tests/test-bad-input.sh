@@ -327,6 +327,27 @@ testTablesOverTables()
 	done
 }
 
+# The L2 table of a snapshot lies where something else is: in zeros of the guest, too, where all
+# its words look well.
+testSnapshotTables()
+{
+	local l1 to
+
+	# the refcount table, a block, the L1 table, and what the active image has at 64k
+	for to in 0x10000 0x20000 0x30000 data; do
+		fresh
+		qemu-img snapshot -c s1 D.qcow2
+		put D.qcow2 'write -P 0 64k 128k'
+		l1=$((16#$(peek D.qcow2 $((16#$(peek D.qcow2 64 8))) 8)))
+		WHAT="an L2 table of a snapshot at $to"
+		[ $to != data ] ||
+			to=$((16#$(peek D.qcow2 $(($(l2_offset D.qcow2) + 8)) 8) & 0x00fffffffffffe00))
+		# shellcheck disable=SC2046 # bytes
+		poke D.qcow2 "$l1" 80 $(printf '%014x' "$to" | fold -w 2)
+		writers_refuse
+	done
+}
+
 # Snapshots of which nothing is there: no work for hours
 testEmptySnapshots()
 {

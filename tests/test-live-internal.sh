@@ -213,6 +213,27 @@ testKilled()
 	done
 }
 
+# A snapshot's L2 table lies in zeros of the guest's: nothing is written there.
+testTableInData()
+{
+	local l1 to
+
+	need_holder || return 0
+	make_snapshot_chain
+	put D.qcow2 'write -P 0 3M 64k'
+	l1=$((16#$(peek D.qcow2 $((16#$(peek D.qcow2 64 8))) 8)))
+	to=$(qemu-img map --output=json D.qcow2 | jq '.[] | select(.start <= 3145728 and
+		.start + .length > 3145728) | .offset + 3145728 - .start')
+	# shellcheck disable=SC2046 # bytes
+	poke D.qcow2 "$l1" 80 $(printf '%014x' "$to" | fold -w 2)
+	HASH=$(content D.qcow2)
+	hold D.qcow2 || return 0
+	assert_status 65 chain-stream -q D.qcow2
+	assert_err 'data of the guest and a table both lie at'
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	release
+}
+
 # A cluster that all share has a refcount that counts them.
 testTooManyToCount()
 {

@@ -11,7 +11,7 @@
 #include "base/size.h"
 #include "holder/region.h"
 #include "holder/session.h"
-#include "image/map.h"
+#include "image/check.h"
 #include "image/refs.h"
 #include "qcow2/refcount.h"
 
@@ -74,7 +74,7 @@ int snapshots_begin(struct holder *h)
 	}
 	s->snapshots.committer = (struct committer){
 		.img = a->img, .alloc = &a->space.alloc, .pass = pass, .n_pass = n};
-	return 0;
+	return image_check_words(a->img);
 }
 
 /* L2 tables that nothing was linked into were handed out for nothing. */

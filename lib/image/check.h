@@ -45,10 +45,17 @@ int image_sweep(struct image *img, uint64_t from, uint64_t *freed);
 int image_repair_refcounts(struct image *img);
 
 /*
- * Would writing to one table of the image (header, L1, active L2, refcounts, bitmaps)
- * write to another one, too? -EUCLEAN if so. Reads no L2 table: quick, and no check.
+ * Would writing to one table of the image (header, L1, L2, refcounts, bitmaps) write to
+ * another one, too? -EUCLEAN if so. Snapshots may share L2 tables. Reads no L2 table: quick, and no check.
  */
 int image_check_overlaps(struct image *img);
+
+/*
+ * Does a word of any table lead to one of the tables that it found? -EUCLEAN if so. Reads every
+ * L2 table once: for images with internal snapshots, whose tables are written where nobody
+ * else would notice.
+ */
+int image_check_words(struct image *img);
 
 /*
  * Does a word of the guest's lead to one of the tables that image_check_overlaps found? No

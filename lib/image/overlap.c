@@ -22,35 +22,21 @@
 
 #define ADVICE "; chain-info --check says more, and qemu-img check -r all may repair it"
 
+/* Of snapshots' L2 tables: more are not looked after. */
+#define SNAPSHOT_L2_MOST (2u << 20)
+
+/* Snapshots share L2 tables with the active image and with each other; others lie alone. */
+enum table_kind { TABLE_OTHER, TABLE_ACTIVE_L2, TABLE_SNAPSHOT_L2 };
+#define KIND_BITS 2
+
 struct overlaps {
 	unsigned bits;
-	uint64_t *clusters; /* of tables, each as often as it is named */
+	/* of tables, each as often as it is named: the number and, below it, the kind */
+	uint64_t *clusters;
 	size_t count, cap;
+	size_t most; /* where those of snapshots are made fewer */
+	bool full; /* no more of them */
 };
-
-static int add(struct overlaps *o, uint64_t cluster)
-{
-	if (o->count == CLUSTERS_MOST)
-		return fail(EUCLEAN, "it has more tables than are possible" ADVICE);
-	if (array_room(&o->clusters, &o->cap, o->count) < 0)
-		return fail(ENOMEM, "out of memory");
-	o->clusters[o->count++] = cluster;
-	return 0;
-}
-
-/* Snapshots share L2 tables with the active one and with each other. */
-static int visit(void *ctx, const struct ref *r)
-{
-	bool is_l2 = r->kind == REF_L2, counts = !is_l2 || (r->table == 0 && r->host);
-	struct overlaps *o = ctx;
-	int err = 0;
-
-	if (counts && !r->outside)
-		for (uint64_t i = r->host >> o->bits;
-		     !err && i <= (r->host + r->bytes - 1) >> o->bits; i++)
-			err = add(o, i);
-	return !err && is_l2 ? REFWALK_SKIP : err;
-}
 
 static int by_number(const void *a, const void *b)
 {
@@ -59,9 +45,80 @@ static int by_number(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
+/* Each snapshot's table once. */
+static void join(struct overlaps *o)
+{
+	size_t kept = 0;
+
+	if (o->count)
+		qsort(o->clusters, o->count, sizeof(*o->clusters), by_number);
+	for (size_t i = 0; i < o->count; i++)
+		if (!kept || !(o->clusters[i] & TABLE_SNAPSHOT_L2) ||
+		    o->clusters[kept - 1] != o->clusters[i])
+			o->clusters[kept++] = o->clusters[i];
+	o->count = kept;
+}
+
+static int add(struct overlaps *o, uint64_t cluster, enum table_kind kind)
+{
+	if (kind == TABLE_SNAPSHOT_L2 && o->count >= o->most && !o->full) {
+		join(o);
+		o->full = o->count > SNAPSHOT_L2_MOST;
+		o->most = max_u64(o->count * 2, 1u << 16);
+	}
+	if (kind == TABLE_SNAPSHOT_L2 && o->full)
+		return 0;
+	if (o->count == CLUSTERS_MOST)
+		return fail(EUCLEAN, "it has more tables than are possible" ADVICE);
+	if (array_room(&o->clusters, &o->cap, o->count) < 0)
+		return fail(ENOMEM, "out of memory");
+	o->clusters[o->count++] = cluster << KIND_BITS | kind;
+	return 0;
+}
+
+static int visit(void *ctx, const struct ref *r)
+{
+	bool is_l2 = r->kind == REF_L2;
+	enum table_kind kind = !is_l2	  ? TABLE_OTHER
+			       : r->table ? TABLE_SNAPSHOT_L2
+					  : TABLE_ACTIVE_L2;
+	struct overlaps *o = ctx;
+	int err = 0;
+
+	if ((!is_l2 || r->host) && !r->outside)
+		for (uint64_t i = r->host >> o->bits;
+		     !err && i <= (r->host + r->bytes - 1) >> o->bits; i++)
+			err = add(o, i, kind);
+	return !err && is_l2 ? REFWALK_SKIP : err;
+}
+
+/* 0, or two lie in one cluster where they may not; then numbers alone are left. */
+static int judge(struct overlaps *o)
+{
+	size_t kept = 0;
+
+	join(o);
+	for (size_t i = 0; i < o->count; i++) {
+		uint64_t cluster = o->clusters[i] >> KIND_BITS,
+			 kind = o->clusters[i] & ((1u << KIND_BITS) - 1);
+
+		if (!kept || o->clusters[kept - 1] >> KIND_BITS != cluster) {
+			o->clusters[kept++] = o->clusters[i];
+			continue;
+		}
+		/* the lower kind came first */
+		if (kind != TABLE_SNAPSHOT_L2 ||
+		    !(o->clusters[kept - 1] & ((1u << KIND_BITS) - 1)))
+			return fail(EUCLEAN, "two of its tables lie at %" PRIu64 ADVICE,
+				    cluster << o->bits);
+	}
+	o->count = kept;
+	return 0;
+}
+
 int image_check_overlaps(struct image *img)
 {
-	struct overlaps o = {.bits = img->cluster_bits};
+	struct overlaps o = {.bits = img->cluster_bits, .most = 1u << 16};
 	struct findings found = {0};
 	uint64_t length;
 	int err = image_length(img, &length);
@@ -70,16 +127,12 @@ int image_check_overlaps(struct image *img)
 		err = refwalk(img, length, visit, &o, &found);
 	/* what else is wrong is found by who meets it */
 	findings_release(&found);
-	if (!err && o.count)
-		qsort(o.clusters, o.count, sizeof(*o.clusters), by_number);
-	for (size_t i = 1; i < o.count && !err; i++)
-		if (o.clusters[i] == o.clusters[i - 1])
-			err = fail(EUCLEAN, "two of its tables lie at %" PRIu64 ADVICE,
-				   o.clusters[i] << o.bits);
+	if (!err)
+		err = judge(&o);
 	if (err)
 		o.count = 0;
 	for (size_t i = 0; i < o.count; i++)
-		o.clusters[i] <<= 1;
+		o.clusters[i] = o.clusters[i] >> KIND_BITS << 1;
 	free(img->table_clusters);
 	img->table_clusters = o.clusters;
 	img->n_table_clusters = o.count;
@@ -139,4 +192,51 @@ int image_check_word(const struct image *img, const struct qcow2_mapping *m)
 					    ADVICE,
 				    round_down(at, image_cluster_size(img)));
 	return 0;
+}
+
+struct words {
+	const struct image *img;
+	uint8_t *seen; /* a byte for each of the image's table_clusters */
+};
+
+/* Every L2 table once, whoever has it, and what its words lead to. */
+static int visit_words(void *ctx, const struct ref *r)
+{
+	struct words *w = ctx;
+	struct qcow2_mapping m = {.kind = QCOW2_DATA, .host = r->host};
+	size_t i;
+
+	if (r->kind == REF_L2 && r->host) {
+		uint64_t cluster = r->host >> w->img->cluster_bits;
+
+		i = lower_bound(w->img, cluster);
+		/* those that were made since are the active image's alone */
+		if (i == w->img->n_table_clusters || entry(w->img, i) >> 1 != cluster)
+			return 0;
+		if (w->seen[i])
+			return REFWALK_SKIP;
+		w->seen[i] = 1;
+		return 0;
+	}
+	if (r->kind == REF_DEFLATED) {
+		m.kind = QCOW2_DEFLATED;
+		m.stored = (uint32_t)r->bytes;
+	}
+	return r->kind == REF_DATA || r->kind == REF_DEFLATED
+		       ? image_check_word(w->img, &m)
+		       : 0;
+}
+
+int image_check_words(struct image *img)
+{
+	struct words w = {.img = img, .seen = calloc(img->n_table_clusters + 1, 1)};
+	struct findings found = {0};
+	uint64_t length;
+	int err = w.seen ? image_length(img, &length) : fail(ENOMEM, "out of memory");
+
+	if (!err)
+		err = refwalk(img, length, visit_words, &w, &found);
+	findings_release(&found);
+	free(w.seen);
+	return err;
 }

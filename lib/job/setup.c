@@ -379,6 +379,7 @@ static bool is_rebased(const struct setup *s)
 static int check_tables(struct image *img)
 {
 	unsigned span = qcow2_l2_span_bits(&img->header);
+	int err;
 
 	for (unsigned i = 1; i < img->n_tables; i++)
 		if (div_up(img->tables[i].size, 1ull << span) > img->tables[i].l1_entries)
@@ -386,7 +387,8 @@ static int check_tables(struct image *img)
 				    "the L1 table of snapshot %s (%s) is too small for "
 				    "its disk; delete it with qemu-img snapshot -d",
 				    img->snapshots[i - 1].id, img->snapshots[i - 1].name);
-	return image_check_overlaps(img);
+	err = image_check_overlaps(img);
+	return !err && img->n_tables > 1 ? image_check_words(img) : err;
 }
 
 /* What a crash left is mended even where there is nothing else to do. */

@@ -83,6 +83,7 @@ struct active {
 	_Atomic bool touched; /* data was written since the last sync */
 	/* words that are not on the disk: who changes more waits when they are too many */
 	_Atomic size_t backlog;
+	bool checked; /* its words lead to no table (holder/snapshots.c) */
 	/* A refcount may have stayed too high: the mark stays, too, for the next sweep. */
 	_Atomic bool leaks;
 };

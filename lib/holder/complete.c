@@ -72,21 +72,60 @@ static int look_at_hole(struct look *l, uint64_t pos, uint64_t length)
 	return err;
 }
 
-static int look_at_table(struct look *l, unsigned table)
+/*
+ * Does the table have the L2 table of the one before it at this L1 index, or none as that one,
+ * which was looked at as far? Snapshots mostly do.
+ */
+static int is_as_before(const struct look *l, unsigned table, uint64_t index,
+			uint64_t end, bool *yes)
 {
 	struct image *img = l->active->img;
-	uint64_t pos = 0, size = img->tables[table].size;
+	uint64_t l2, before;
+	int err = image_l2_offset(img, table, index, &l2);
+
+	*yes = false;
+	/* the active one, 0, has them for itself, or the snapshots are as it is */
+	if (err || !table || img->tables[table - 1].size < end)
+		return err;
+	err = image_l2_offset(img, table - 1, index, &before);
+	*yes = !err && l2 == before;
+	return err;
+}
+
+static int look_at_span(struct look *l, unsigned table, uint64_t pos, uint64_t end)
+{
+	struct image *img = l->active->img;
 	int err = 0;
 
-	while (pos < size && !err) {
+	while (pos < end && !err) {
 		struct extent e;
 
-		err = image_map(img, table, pos, size - pos, &e);
+		err = image_map(img, table, pos, end - pos, &e);
 		if (err)
 			return fail_in(err, img->path);
 		if (e.kind == EXTENT_HOLE)
 			err = look_at_hole(l, pos, e.length);
 		pos += e.length;
+	}
+	return err;
+}
+
+static int look_at_table(struct look *l, unsigned table)
+{
+	struct image *img = l->active->img;
+	uint64_t span = 1ull << qcow2_l2_span_bits(&img->header), end;
+	uint64_t size = img->tables[table].size;
+	int err = 0;
+
+	for (uint64_t pos = 0; pos < size && !err; pos = end) {
+		bool done = false;
+
+		end = min_u64(size, pos + span);
+		err = is_as_before(l, table, pos / span, end, &done);
+		if (err)
+			return fail_in(err, img->path);
+		if (!done)
+			err = look_at_span(l, table, pos, end);
 	}
 	return err;
 }

@@ -355,11 +355,11 @@ int session_link(struct holder *h, const struct mail_request *rq, struct mail_an
 	if (rq->op == MAIL_FILL) {
 		for (uint32_t i = 0; i < rq->count; i++)
 			clusters += rq->runs[i].clusters;
-		/* it copies, and nobody else is answered meanwhile */
-		if (clusters > max_u64(FILL_MOST >> a->bits, 1))
+		/* it copies, for each table perhaps, and nobody else is answered meanwhile */
+		clusters *= a->img->n_tables;
+		if (clusters > max_u64(FILL_MOST >> a->bits, a->img->n_tables))
 			return fail(EPROTO, "too many clusters to fill at once");
-		/* for the guest, and for snapshots, most of which have the same words */
-		if (!has_room_to_fill(a, clusters * min_u64(a->img->n_tables, 2)))
+		if (!has_room_to_fill(a, clusters))
 			return session_no_room();
 	}
 	err = has_backlog(h) ? commits_flush(&h->commits) : 0;

@@ -122,6 +122,9 @@ static int fill_word(struct fill *f, struct batch *b, struct qcow2_word word,
 	uint32_t open;
 	int err = qcow2_word_decode(&a->img->header, word, &m);
 
+	/* as good as nothing: all of these get the link */
+	if (!err && m.kind == QCOW2_HOLE && !m.host && !word.bitmap)
+		link.expect = (struct qcow2_word){0, 0};
 	open = err ? 0 : open_units(a, word, &m);
 	if (err || !open)
 		return err;
@@ -152,9 +155,9 @@ static bool same_word(const struct active *a, struct qcow2_word v, struct qcow2_
 	if (v.word == w.word && v.bitmap == w.bitmap)
 		return true;
 	/* flags beside no cluster */
-	return a->units == 1 && qcow2_word_decode(&a->img->header, v, &m) == 0 &&
+	return qcow2_word_decode(&a->img->header, v, &m) == 0 &&
 	       qcow2_word_decode(&a->img->header, w, &n) == 0 && m.kind == QCOW2_HOLE &&
-	       n.kind == QCOW2_HOLE;
+	       n.kind == QCOW2_HOLE && !m.host && !n.host && !v.bitmap && !w.bitmap;
 }
 
 /* As many links as there are different words. */

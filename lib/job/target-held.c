@@ -44,7 +44,8 @@ static int call(struct target_held *h, enum mail_op op, uint32_t count)
 		h->died();
 	if (err == -EINTR) {
 		__atomic_store_n(&h->patience.ended, 1, __ATOMIC_RELAXED);
-		fail(EINTR, "stopped while its holder did not answer");
+		err = limit_check(h->limit) ?: err;
+		fail(-err, "stopped while its holder did not answer");
 	}
 	return err;
 }
@@ -76,13 +77,12 @@ static int runs_add(struct held_runs *r, unsigned bits, const struct mail_run *r
 	return 0;
 }
 
-/* Clusters of a run. */
+/* Clusters of a run; a FILL may copy them for each table. */
 static uint64_t most_of(const struct target_held *h, enum mail_op op)
 {
-	uint64_t most = op == MAIL_FILL ? FILL_BYTES >> bits_of(h) : MAIL_MARKS;
+	uint64_t words = op == MAIL_FILL ? FILL_BYTES >> bits_of(h) : MAIL_SNAPSHOT_WORDS;
 
-	most = min_u64(most, MAIL_SNAPSHOT_WORDS / h->target.image->n_tables);
-	return max_u64(most, 1);
+	return max_u64(min_u64(words / h->target.image->n_tables, MAIL_MARKS), 1);
 }
 
 static int add(struct target_held *h, enum mail_op op, const struct mail_run *run,

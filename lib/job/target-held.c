@@ -44,8 +44,8 @@ static int call(struct target_held *h, enum mail_op op, uint32_t count)
 		h->died();
 	if (err == -EINTR) {
 		__atomic_store_n(&h->patience.ended, 1, __ATOMIC_RELAXED);
-		err = limit_check(h->limit) ?: err;
-		fail(-err, "stopped while its holder did not answer");
+		err = limit_check(h->limit);
+		err = fail(err ? -err : EINTR, "stopped while its holder did not answer");
 	}
 	return err;
 }

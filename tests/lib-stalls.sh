@@ -105,6 +105,8 @@ guest_at_once()
 	for c in "$@"; do
 		commands+=(-c "$c")
 	done
+	# what the last one said must not count before this one begins
+	: >"$WORK/guest"
 	stdbuf -oL qemu-io -t writeback -f raw "${commands[@]}" "$NBD" >"$WORK/guest" 2>&1 &
 	pid=$!
 	later "kill -9 $pid"

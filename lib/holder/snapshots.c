@@ -15,12 +15,6 @@
 #include "image/refs.h"
 #include "qcow2/refcount.h"
 
-/*
- * Of one commit, about: guests' flushes wait for it. A run has no more clusters than so many
- * words in all tables.
- */
-#define WORDS_MOST MAIL_SNAPSHOT_WORDS
-
 static struct active *active_of(const struct holder *h)
 {
 	return atomic_load(&h->view)->active;
@@ -33,8 +27,6 @@ static struct committer *committer_of(const struct holder *h)
 
 int snapshots_check(const struct image *img)
 {
-	unsigned span = qcow2_l2_span_bits(&img->header);
-
 	if (img->n_tables == 1)
 		return 0;
 	if (img->data_fd != img->fd)
@@ -44,13 +36,7 @@ int snapshots_check(const struct image *img)
 	if (img->n_tables > qcow2_refcount_max(img->header.refcount_order))
 		return fail(ENOTSUP, "has more internal snapshots than its refcounts can "
 				     "count; merge it at rest");
-	for (unsigned i = 1; i < img->n_tables; i++)
-		if (div_up(img->tables[i].size, 1ull << span) > img->tables[i].l1_entries)
-			return fail(EUCLEAN,
-				    "the L1 table of snapshot %s (%s) is too small for "
-				    "its disk; delete it with qemu-img snapshot -d",
-				    img->snapshots[i - 1].id, img->snapshots[i - 1].name);
-	return 0;
+	return image_check_snapshots(img);
 }
 
 int snapshots_begin(struct holder *h)
@@ -345,7 +331,8 @@ static int collect_runs(struct holder *h, struct batch *b, const struct mail_req
 	uint64_t number = 0, words = 0;
 	int err = 0;
 
-	for (*dealt = 0; *dealt < rq->count && words < WORDS_MOST && !err; ++*dealt) {
+	for (*dealt = 0; *dealt < rq->count && words < MAIL_SNAPSHOT_WORDS && !err;
+	     ++*dealt) {
 		const struct mail_run *r = &rq->runs[*dealt];
 
 		/* run by run, for an earlier one may have used a lease */
@@ -370,7 +357,7 @@ static int check_runs(struct holder *h, const struct mail_request *rq)
 {
 	const struct active *a = active_of(h);
 	CLEANUP_FREE struct mail_run *runs = calloc(rq->count, sizeof(*runs));
-	uint64_t most = max_u64(WORDS_MOST / a->img->n_tables, 1);
+	uint64_t most = max_u64(MAIL_SNAPSHOT_WORDS / a->img->n_tables, 1);
 	int err = 0;
 
 	if (!runs)

@@ -51,6 +51,12 @@ int image_repair_refcounts(struct image *img);
 int image_check_overlaps(struct image *img);
 
 /*
+ * Does the L1 table of every internal snapshot reach over its disk? -EUCLEAN if not: there is no
+ * room for what the layers give it.
+ */
+int image_check_snapshots(const struct image *img);
+
+/*
  * Does a word of any table lead to one of the tables that it found? -EUCLEAN if so. Reads every
  * L2 table once: for images with internal snapshots, whose tables are written where nobody
  * else would notice.

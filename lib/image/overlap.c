@@ -194,6 +194,19 @@ int image_check_word(const struct image *img, const struct qcow2_mapping *m)
 	return 0;
 }
 
+int image_check_snapshots(const struct image *img)
+{
+	unsigned span = qcow2_l2_span_bits(&img->header);
+
+	for (unsigned i = 1; i < img->n_tables; i++)
+		if (div_up(img->tables[i].size, 1ull << span) > img->tables[i].l1_entries)
+			return fail(EUCLEAN,
+				    "the L1 table of snapshot %s (%s) is too small for "
+				    "its disk; delete it with qemu-img snapshot -d",
+				    img->snapshots[i - 1].id, img->snapshots[i - 1].name);
+	return 0;
+}
+
 struct words {
 	const struct image *img;
 	uint8_t *seen; /* a byte for each of the image's table_clusters */

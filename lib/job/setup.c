@@ -375,19 +375,12 @@ static bool is_rebased(const struct setup *s)
 	       strcmp(h->backing_format, s->format) == 0;
 }
 
-/* A table of a snapshot that is too short has no room for what the layers give it. */
 static int check_tables(struct image *img)
 {
-	unsigned span = qcow2_l2_span_bits(&img->header);
-	int err;
+	int err = image_check_snapshots(img);
 
-	for (unsigned i = 1; i < img->n_tables; i++)
-		if (div_up(img->tables[i].size, 1ull << span) > img->tables[i].l1_entries)
-			return fail(EUCLEAN,
-				    "the L1 table of snapshot %s (%s) is too small for "
-				    "its disk; delete it with qemu-img snapshot -d",
-				    img->snapshots[i - 1].id, img->snapshots[i - 1].name);
-	err = image_check_overlaps(img);
+	if (!err)
+		err = image_check_overlaps(img);
 	return !err && img->n_tables > 1 ? image_check_words(img) : err;
 }
 

@@ -62,7 +62,17 @@ enum mail_op {
 	 * under way: BUSY, the lease stays, ask again later. Answer: count of BUSY
 	 * clusters in marks[], in the order of the request, and values[0] linked,
 	 * values[1] lost, values[2]: how many of the runs were dealt with (fewer than
-	 * count when marks are full: send the rest again).
+	 * count when that is enough for once: send the rest again).
+	 *
+	 * In an image with internal snapshots the clusters go, first and durably, to every
+	 * snapshot's table that has nothing there, too; the answer is about the active
+	 * table. A cluster that a snapshot has got by then does not go back where it is
+	 * LOST, and where it is BUSY it is no lease any more, but may be linked to the
+	 * same guest cluster again. Guest offsets reach to the end of the largest disk,
+	 * and none comes twice in a request.
+	 *
+	 * Without space for all of it what could be done is answered for, and the rest of
+	 * its run is BUSY; -ENOSPC is the answer where nothing could be done.
 	 */
 	MAIL_LINK,
 	/* The same without leases: these guest clusters are to read zero (v3). */
@@ -130,7 +140,8 @@ struct mail_switch {
 
 /*
  * A run of LINK, ZERO or FILL has at most MAIL_MARKS clusters; in an image with internal
- * snapshots also no more than so many words in all tables (or one).
+ * snapshots also no more than so many words in all tables (or one): a guest's flush waits for
+ * the commit that writes them.
  */
 #define MAIL_SNAPSHOT_WORDS 262144u
 #define MAIL_RUNS 1536u

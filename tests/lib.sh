@@ -433,6 +433,16 @@ make_chain()
 	HASH=$(content D.qcow2)
 }
 
+# applied SNAPSHOT: its content in D.qcow2, with the size that it had: convert -l reads no
+# further than the image's size of today
+applied()
+{
+	cp D.qcow2 applied.qcow2
+	qemu-img snapshot -a "$1" applied.qcow2
+	content applied.qcow2
+	rm applied.qcow2
+}
+
 # make_chain, where D has internal snapshots, s1 (early) and s2 (later)
 make_snapshot_chain()
 {

@@ -88,15 +88,6 @@ testRebaseAndVerify()
 	merge_held X.qcow2 chain-rebase -q --verify -b X.qcow2 D.qcow2
 }
 
-# With the size that it had: convert -l reads no further than the image's size of today.
-applied()
-{
-	cp D.qcow2 applied.qcow2
-	qemu-img snapshot -a "$1" applied.qcow2
-	content applied.qcow2
-	rm applied.qcow2
-}
-
 # The disk was larger, and smaller, when the snapshots were made.
 testOtherSizes()
 {

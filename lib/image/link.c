@@ -23,6 +23,7 @@ struct group {
 	/* guest bytes that the largest table of the pass among them covers */
 	uint64_t size;
 	bool fresh; /* made by this commit */
+	bool takes; /* the link at hand */
 };
 
 struct commit {
@@ -31,6 +32,8 @@ struct commit {
 	struct group *groups;
 	size_t n_groups;
 	uint64_t l1_index; /* what groups are about; UINT64_MAX: nothing yet */
+	/* of the table at hand, if it is one: no word is written before all are looked at */
+	struct map_window *window;
 	struct commit_set set;
 };
 
@@ -211,8 +214,12 @@ static int matches(const struct commit *k, const struct group *g, const struct l
 {
 	struct qcow2_word w = {0, 0};
 	struct qcow2_mapping m;
-	int err = g->fresh ? 0 : image_l2_word(k->img, g->l2, index, &w);
+	int err = 0;
 
+	if (!g->fresh)
+		err = k->n_groups == 1
+			      ? image_window_word(k->img, k->window, g->l2, index, &w)
+			      : image_l2_word(k->img, g->l2, index, &w);
 	if (err)
 		return err;
 	if (l->kind == LINK_FILL && (l->expect.word || l->expect.bitmap)) {
@@ -269,38 +276,35 @@ static int word_of(struct commit *k, const struct link *l, uint64_t i, uint64_t 
 }
 
 /* One guest cluster: into every group where it is still what the link expects. */
-static int link_cluster(struct commit *k, const struct link *l, uint64_t i)
+static int link_cluster(struct commit *k, const struct link *l, uint64_t nth)
 {
 	const struct qcow2_header *h = &k->img->header;
-	uint64_t guest = l->guest + (i << k->img->cluster_bits), paths = 0, index;
+	uint64_t guest = l->guest + (nth << k->img->cluster_bits), paths = 0, index;
 	struct qcow2_word w;
 	int err = turn_to(k, guest >> qcow2_l2_span_bits(h));
 
 	index = guest >> k->img->cluster_bits & (qcow2_l2_entries(h) - 1);
-	/* Twice: the word depends on how many paths there are in all. */
-	for (size_t g = 0; g < k->n_groups && !err; g++) {
-		bool yes = false;
+	/* All of them first: the word depends on how many paths there are. */
+	for (size_t i = 0; i < k->n_groups && !err; i++) {
+		struct group *g = &k->groups[i];
 
-		if (!k->groups[g].wanted || guest >= k->groups[g].size)
-			continue;
-		err = matches(k, &k->groups[g], l, index, &yes);
-		paths += yes ? k->groups[g].paths : 0;
+		g->takes = false;
+		if (g->wanted && guest < g->size)
+			err = matches(k, g, l, index, &g->takes);
+		paths += g->takes ? g->paths : 0;
 	}
 	if (!err && !paths)
 		k->c->lost++;
 	if (err || !paths)
 		return err;
-	err = word_of(k, l, i, paths, &w);
-	for (size_t g = 0; g < k->n_groups && !err; g++) {
-		struct group *to = &k->groups[g];
-		bool yes = false;
+	err = word_of(k, l, nth, paths, &w);
+	for (size_t i = 0; i < k->n_groups && !err; i++) {
+		struct group *g = &k->groups[i];
 
-		if (to->wanted && guest < to->size)
-			err = matches(k, to, l, index, &yes);
-		if (!err && yes)
-			err = changes_add(to->fresh ? &k->set.fresh_words
-						    : &k->set.words[to->active],
-					  to->l2 + index * qcow2_word_bytes(h), w);
+		if (g->takes)
+			err = changes_add(g->fresh ? &k->set.fresh_words
+						   : &k->set.words[g->active],
+					  g->l2 + index * qcow2_word_bytes(h), w);
 	}
 	return err;
 }
@@ -378,7 +382,8 @@ int link_commit(struct committer *c, struct batch *b)
 	if (err || !b->n_links)
 		return err;
 	k.groups = calloc(c->img->n_tables + 1, sizeof(*k.groups));
-	if (!k.groups)
+	k.window = map_windows_new(1);
+	if (!k.groups || !k.window)
 		err = fail(ENOMEM, "out of memory");
 	if (!err)
 		err = collect(&k, b);
@@ -387,6 +392,7 @@ int link_commit(struct committer *c, struct batch *b)
 		c->torn |= err != 0;
 	}
 	free(k.groups);
+	free(k.window);
 	commit_release(&k.set);
 	drop_used_tables(c, !err);
 	if (!err)

@@ -184,6 +184,24 @@ static int words_at(struct image *img, struct map_window *w, uint64_t index,
 	return err;
 }
 
+int image_window_word(struct image *img, struct map_window *w, uint64_t l2,
+		      uint64_t index, struct qcow2_word *word)
+{
+	const uint8_t *words;
+	unsigned n;
+	int err;
+
+	if (w->l2 != l2) {
+		w->l2 = l2;
+		w->count = 0;
+	}
+	err = words_at(img, w, index, w->room / qcow2_word_bytes(&img->header), &words,
+		       &n);
+	if (!err)
+		*word = word_at(img, words, 0);
+	return err;
+}
+
 /* How many of the n words at p go on from w? */
 static unsigned count_equal(const struct image *img, const uint8_t *p, unsigned n,
 			    struct qcow2_word w, uint64_t step)

@@ -67,6 +67,13 @@ int image_map_window(struct image *img, unsigned table, struct map_window *w,
 		     uint64_t offset, uint64_t length, struct extent *out);
 
 /*
+ * The index-th word of the L2 table at host offset l2, through a window of the caller's that
+ * is about nothing else: for who looks at many words of one table.
+ */
+int image_window_word(struct image *img, struct map_window *w, uint64_t l2,
+		      uint64_t index, struct qcow2_word *word);
+
+/*
  * Is there data in the file that data_fd names at this offset, or a hole (*is_data), and
  * up to where (*end)? From SEEK_DATA and SEEK_HOLE, the last answer remembered: for files that do not
  * change. Past the end of the file is a hole.

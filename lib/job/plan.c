@@ -88,7 +88,8 @@ static int gather(struct chain_walk *walk, uint64_t start, uint64_t length,
 /* Append the content of [start, start + length) to the item. */
 static int extend(struct plan *p, struct item *item, uint64_t start, uint64_t length)
 {
-	int err = gather(&p->old, start, length, &item->old);
+	bool pieces = !p->counting || item->kind != ITEM_CLONE;
+	int err = pieces ? gather(&p->old, start, length, &item->old) : 0;
 
 	if (!err && (item->kind == ITEM_COMPARE || item->compare))
 		err = gather(&p->new, start, length, &item->other);

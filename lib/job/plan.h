@@ -45,7 +45,8 @@ struct plan {
 	bool rebase;
 	/*
 	 * A holder writes the active image's tables meanwhile: what they say is a hint, and
-	 * one that makes no sense is read again. May be set between plan_init and plan_next.
+	 * one that makes no sense is read again. May be set between plan_init and plan_next,
+	 * as may counting.
 	 */
 	bool moving;
 	/* per depth of the old chain: what fits becomes CLONE items */
@@ -53,6 +54,8 @@ struct plan {
 	uint64_t reflink_unit; /* bytes */
 	/* bytes of a COPY or COMPARE item; less for a low rate */
 	_Atomic uint64_t copy_max;
+	/* Only how much there is to do is asked: CLONE items come without their pieces. */
+	bool counting;
 	uint64_t end; /* guest bytes: the largest table of the pass */
 
 	pthread_mutex_t lock; /* everything below */

@@ -54,6 +54,7 @@ static int survey(struct merge *m, const unsigned *pass, unsigned n, uint64_t *t
 	struct plan plan;
 	int err = plan_of(m, &plan, pass, n);
 
+	plan.counting = true;
 	while (!err) {
 		int more = plan_next(&plan, &item);
 

@@ -16,6 +16,7 @@
 
 /* The file grows in steps of this, so that writes never extend it. */
 #define EXTEND (64u << 20)
+#define EXTEND_MOST (1u << 30)
 
 int alloc_open(struct alloc *a, struct image *img, bool dry)
 {
@@ -148,7 +149,8 @@ static int find_free(struct alloc *a)
 
 static int extend(struct alloc *a)
 {
-	uint64_t size = round_up(a->next, EXTEND);
+	/* in steps that grow with the file, so that there are few of them */
+	uint64_t size = round_up(a->next + min_u64(a->next / 4, EXTEND_MOST), EXTEND);
 	int r;
 
 	if (a->dry || a->next <= a->img->file_size)

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import time
 
-from chains import GIB, KIB, MIB, RUNS, SCALE, create, fresh, scattered, sh, warm, write
+from chains import GIB, KIB, MIB, RUNS, SCALE, create, fresh, scattered, sh, touch_memory, warm, write
 
 SECONDS = max(1, 6 // SCALE)  # a load without an end of its own
 LEAD = 2  # seconds of load before what is looked at
@@ -277,6 +277,7 @@ class LiveCase:
 
     def rate(self, server, kind, *more):
         """Operations per second, and seconds of processor time that one takes the server."""
+        touch_memory()
         with server:
             before = server.processor()
             rate, count = fio_rate(server.uri, kind, *more)
@@ -353,6 +354,7 @@ def live(asked):
 
         def seconds(kind):
             path = fresh(where, top)
+            touch_memory()
             with kind(bench, path) as server:
                 begin = time.monotonic()
                 server.merge(path, below)
@@ -378,6 +380,7 @@ def live_load(asked):
         def loaded(kind, idle):
             """Rate and p99 while it merges (idle: for so many seconds), and how long."""
             path = fresh(where, top)
+            touch_memory()
             with kind(bench, path) as server:
                 with Guest(bench, server.uri) as guest:
                     begin = time.time()

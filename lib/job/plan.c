@@ -218,7 +218,7 @@ static uint64_t item_max(const struct plan *p, const struct step *s)
 	case ITEM_ZERO:
 		return (uint64_t)PLAN_ZERO_CLUSTERS << p->active->cluster_bits;
 	case ITEM_CLONE:
-		return p->moving ? PLAN_CLONE_MAX_MOVING : PLAN_CLONE_MAX;
+		return p->guest_is_active ? PLAN_CLONE_MAX_ACTIVE : PLAN_CLONE_MAX;
 	case ITEM_BLOB:
 	case ITEM_COPY:
 	case ITEM_COMPARE:

@@ -32,7 +32,7 @@
 #define PLAN_BUFFER (2u << 20)
 #define PLAN_CLONE_MAX (1ull << 32)
 /* Beside an active guest clones are slow; what is done is to be linked soon. */
-#define PLAN_CLONE_MAX_MOVING (1ull << 26)
+#define PLAN_CLONE_MAX_ACTIVE (1ull << 26)
 #define PLAN_ZERO_CLUSTERS 65536u
 #define PLAN_RUNS 512u /* of an item, at most */
 #define PLAN_CLONE_RUNS 16384u /* of a CLONE item, and its pieces */
@@ -56,6 +56,7 @@ struct plan {
 	_Atomic uint64_t copy_max;
 	/* Only how much there is to do is asked: CLONE items come without their pieces. */
 	bool counting;
+	_Atomic bool guest_is_active; /* when a worker last looked; while moving */
 	uint64_t end; /* guest bytes: the largest table of the pass */
 
 	pthread_mutex_t lock; /* everything below */

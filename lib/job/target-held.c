@@ -3,6 +3,7 @@
 #include "job/target-held.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -429,12 +430,13 @@ static int held_finish(struct target *t, const struct qcow2_change *change)
 static bool held_guest_is_active(struct target *t)
 {
 	struct target_held *h = held(t);
-	uint64_t requests = mailbox_guest_requests(h->mailbox), now = clock_ms();
+	uint64_t requests = mailbox_guest_requests(h->mailbox), now = clock_ms(), last;
 
-	if (requests != h->requests)
+	if (atomic_exchange(&h->requests, requests) != requests)
 		h->active_ms = now;
-	h->requests = requests;
-	return h->active_ms && now - h->active_ms < ACTIVE_MS;
+	last = h->active_ms;
+	/* another thread's clock may be ahead of ours */
+	return last && (now < last || now - last < ACTIVE_MS);
 }
 
 static const struct target_ops held_ops = {

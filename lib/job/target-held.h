@@ -47,8 +47,11 @@ struct target_held {
 	struct patience patience; /* once it ended, only closing the mailbox is left */
 	bool unfinished; /* FINISH found guest clusters that are not merged */
 
-	/* guest_is_active's: the requests it saw last, and when there was a new one */
-	uint64_t requests, active_ms;
+	/*
+	 * guest_is_active's, of any thread: the requests it saw last, and when there was a
+	 * new one. Two that look at once may find one and the same request new.
+	 */
+	_Atomic uint64_t requests, active_ms;
 
 	pthread_mutex_t call_lock; /* the three below */
 	struct mail_request *request;

@@ -57,7 +57,7 @@ struct target_ops {
 	/* Point the image at its new base (change->set_backing) or just end cleanly. */
 	int (*finish)(struct target *t, const struct qcow2_change *change);
 	/*
-	 * Does a guest use the image just now? One thread at a time. NULL: there is none.
+	 * Does a guest use the image just now? Any thread. NULL: there is none.
 	 */
 	bool (*guest_is_active)(struct target *t);
 };

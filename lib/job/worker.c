@@ -453,6 +453,9 @@ void *engine_worker(void *opaque)
 				err = 0;
 			break;
 		}
+		if (e->target->ops->guest_is_active)
+			e->plan->guest_is_active =
+				e->target->ops->guest_is_active(e->target);
 		more = plan_next(e->plan, &w.item);
 		if (more == PLAN_AGAIN)
 			continue;

@@ -142,5 +142,33 @@ testGuestIsActive()
 	cd ..
 }
 
+# What a layer wrote in any order is shared in the order in which it lies there, beside an idle
+# guest too: 128 MiB whose neighbours in the file are 613 clusters apart for the guest.
+testScattered()
+{
+	local i commands=()
+
+	need_holder || return 0
+	need strace || return 0
+	mkdir m
+	mount_new xfs 1G m || return 0
+	cd m || return 1
+	new A.qcow2 128M
+	for ((i = 0; i < 2048; i++)); do
+		commands+=("write -P $((i % 255 + 1)) $((i * 613 % 2048 * 64))k 64k")
+	done
+	put A.qcow2 "${commands[@]}"
+	over D.qcow2 A.qcow2
+	HASH=$(content D.qcow2)
+	hold D.qcow2 || return 1
+	assert_status 0 strace -f -e trace=ioctl -o "$WORK/trace" chain-stream -q D.qcow2
+	release
+	assert_merged D.qcow2 "$HASH" ""
+	i=$(grep -c FICLONERANGE "$WORK/trace")
+	# 4 MiB a call, and a little: a try first, and where the layer's own tables lie
+	assertTrue "$i calls" "[ $i -ge 32 ] && [ $i -le 48 ]"
+	cd ..
+}
+
 # shellcheck disable=SC1091
 . shunit2

@@ -3,7 +3,6 @@
 #include "job/target-held.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -20,8 +19,6 @@
 /* The holder copies so much while nobody else is served by its mailbox. */
 #define FILL_BYTES (4ull << 20)
 #define BUSY_MS 5u
-/* A guest is active for so long after a request. */
-#define ACTIVE_MS 1000u
 
 static struct target_held *held(struct target *t)
 {
@@ -430,13 +427,8 @@ static int held_finish(struct target *t, const struct qcow2_change *change)
 static bool held_guest_is_active(struct target *t)
 {
 	struct target_held *h = held(t);
-	uint64_t requests = mailbox_guest_requests(h->mailbox), now = clock_ms(), last;
 
-	if (atomic_exchange(&h->requests, requests) != requests)
-		h->active_ms = now;
-	last = h->active_ms;
-	/* another thread's clock may be ahead of ours */
-	return last && (now < last || now - last < ACTIVE_MS);
+	return guest_watch_active(&h->guest, mailbox_guest_requests(h->mailbox));
 }
 
 static const struct target_ops held_ops = {
@@ -497,6 +489,6 @@ int target_held_hello(struct target_held *t, enum mail_type type)
 	err = patience_begin(&t->patience, t->limit);
 	if (!err)
 		err = call(t, MAIL_HELLO, 0);
-	t->requests = mailbox_guest_requests(t->mailbox);
+	guest_watch_begin(&t->guest, mailbox_guest_requests(t->mailbox));
 	return err ? fail_in(err, img->path) : 0;
 }

@@ -22,6 +22,7 @@
 #include <pthread.h>
 
 #include "image/blobs.h"
+#include "job/guest.h"
 #include "job/limit.h"
 #include "job/patience.h"
 #include "job/target.h"
@@ -47,11 +48,7 @@ struct target_held {
 	struct patience patience; /* once it ended, only closing the mailbox is left */
 	bool unfinished; /* FINISH found guest clusters that are not merged */
 
-	/*
-	 * guest_is_active's, of any thread: the requests it saw last, and when there was a
-	 * new one. Two that look at once may find one and the same request new.
-	 */
-	_Atomic uint64_t requests, active_ms;
+	struct guest_watch guest; /* guest_is_active's */
 
 	pthread_mutex_t call_lock; /* the three below */
 	struct mail_request *request;

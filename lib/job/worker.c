@@ -434,6 +434,16 @@ static void process(struct worker *w)
 	account(w, ok && !err);
 }
 
+static int next_item(struct worker *w)
+{
+	struct target *t = w->engine->target;
+	struct plan *p = w->engine->plan;
+
+	if (t->ops->guest_is_active)
+		p->guest_is_active = t->ops->guest_is_active(t);
+	return plan_next(p, &w->item);
+}
+
 void *engine_worker(void *opaque)
 {
 	struct worker w = {.engine = opaque};
@@ -453,10 +463,7 @@ void *engine_worker(void *opaque)
 				err = 0;
 			break;
 		}
-		if (e->target->ops->guest_is_active)
-			e->plan->guest_is_active =
-				e->target->ops->guest_is_active(e->target);
-		more = plan_next(e->plan, &w.item);
+		more = next_item(&w);
 		if (more == PLAN_AGAIN)
 			continue;
 		if (more <= 0) {

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Does a guest use the image just now? Found from the count of its requests, which the holder
+ * publishes: who copies beside it takes smaller steps then.
+ */
+#ifndef JOB_GUEST_H
+#define JOB_GUEST_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Of any thread: two that look at once may find one and the same request new. */
+struct guest_watch {
+	_Atomic uint64_t requests; /* seen last */
+	_Atomic uint64_t active_ms; /* when there was a new one, by clock_ms; 0: never */
+};
+
+void guest_watch_begin(struct guest_watch *g, uint64_t requests);
+
+/* requests: how many there have been by now. True for a second after a new one. */
+bool guest_watch_active(struct guest_watch *g, uint64_t requests);
+
+#endif

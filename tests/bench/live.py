@@ -16,7 +16,8 @@ import statistics
 import subprocess
 import time
 
-from chains import GIB, KIB, MIB, RUNS, SCALE, create, fresh, scattered, sh, touch_memory, warm, write
+from chains import (GIB, KIB, MIB, RUNS, SCALE, create, fresh, scattered, sh, touch_memory,
+                    warm, write)
 
 SECONDS = max(1, 6 // SCALE)  # a load without an end of its own
 LEAD = 2  # seconds of load before what is looked at
@@ -178,13 +179,15 @@ def fio_command(uri, kind, *more):
 
 
 def fio_rate(uri, kind, *more):
-    """Operations per second of a load to its end, and how many."""
+    """Of a load to its end: operations per second, how many, and how busy fio itself was, in
+    parts of one processor: where that is all of it no server can be faster."""
     out = sh(*fio_command(uri, kind, *more)).decode()
     job = json.loads(out[out.index("\n{") if out[0] != "{" else 0:])["jobs"][0]
     if job["error"]:
         raise SystemExit("fio: error %d" % job["error"])
     return (job["read"]["iops"] + job["write"]["iops"],
-            job["read"]["total_ios"] + job["write"]["total_ios"])
+            job["read"]["total_ios"] + job["write"]["total_ios"],
+            (job["usr_cpu"] + job["sys_cpu"]) / 100)
 
 
 def for_a_while():
@@ -276,21 +279,24 @@ class LiveCase:
             flush=True)
 
     def rate(self, server, kind, *more):
-        """Operations per second, and seconds of processor time that one takes the server."""
+        """Operations per second, seconds of processor time that one takes the server, and how
+        busy the client was."""
         touch_memory()
         with server:
             before = server.processor()
-            rate, count = fio_rate(server.uri, kind, *more)
+            rate, count, busy = fio_rate(server.uri, kind, *more)
             if isinstance(server, Holder):
                 self.peak = max(self.peak, server.peak())
-            return rate, (server.processor() - before) / count
+            return rate, (server.processor() - before) / count, busy
 
 
 def rates(ours, other, asked, what):
     """The comparison of what rate() said. The processor time is what a busy machine leaves."""
-    (mine, costs), (theirs, cost) = zip(*ours), zip(*other)
-    return Result(mine, theirs, "ops/s", asked, what, notes="; %.1f and %.1f us of processor" % (
-        1e6 * statistics.median(costs), 1e6 * statistics.median(cost)))
+    (mine, costs, busy), (theirs, cost, _) = zip(*ours), zip(*other)
+    return Result(mine, theirs, "ops/s", asked, what, notes="; %.1f and %.1f us of processor, "
+                  "fio itself %.0f %% busy" % (
+                      1e6 * statistics.median(costs), 1e6 * statistics.median(cost),
+                      100 * statistics.median(busy)))
 
 
 def limit(null, peer):

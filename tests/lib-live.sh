@@ -38,15 +38,16 @@ need_holder()
 # hold IMAGE [ARGUMENT...]: HOLD_WITH=(...) goes before nbdkit, HOLD_FILTERS=(...) behind
 hold()
 {
-	local preload leaks=
+	local preload leaks=1
 
 	preload=$(holder_preload)
 	# what nbdkit's filters do not free is not ours
-	[ ${#HOLD_FILTERS[@]} = 0 ] || leaks=$ASAN_OPTIONS:detect_leaks=0
+	[ ${#HOLD_FILTERS[@]} = 0 ] || leaks=0
 	SOCK=$WORK/sock
 	NBD="nbd+unix:///?socket=$SOCK"
 	rm -f "$SOCK" "$WORK/holder.pid"
-	env ${preload:+"LD_PRELOAD=$preload"} ${leaks:+"ASAN_OPTIONS=$leaks"} "${HOLD_WITH[@]}" \
+	env ${preload:+"LD_PRELOAD=$preload"} "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=$leaks" \
+		"${HOLD_WITH[@]}" \
 		nbdkit -f -U "$SOCK" --pidfile "$WORK/holder.pid" "${HOLD_FILTERS[@]}" \
 		"$PLUGIN" "$@" >"$WORK/holder.out" 2>"$WORK/holder.err" </dev/null &
 	HOLDER=$!

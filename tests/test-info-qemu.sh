@@ -108,13 +108,11 @@ testLuks()
 	local iv
 
 	for iv in plain64 plain essiv; do
-		new "l-$iv" 1M --object secret,id=s,data=abc -o encrypt.format=luks \
-			-o "encrypt.key-secret=s,encrypt.iter-time=10,encrypt.ivgen-alg=$iv" \
-			-o encrypt.ivgen-hash-alg=sha256,encrypt.cipher-alg=aes-128
+		luks "l-$iv" -o "encrypt.ivgen-alg=$iv,encrypt.ivgen-hash-alg=sha256" \
+			-o encrypt.cipher-alg=aes-128
 		same "l-$iv"
 	done
-	new cbc 1M --object secret,id=s,data=abc -o encrypt.format=luks \
-		-o encrypt.key-secret=s,encrypt.iter-time=10,encrypt.cipher-mode=cbc
+	luks cbc -o encrypt.cipher-mode=cbc
 	same cbc
 	over d cbc
 	same d

@@ -6,18 +6,11 @@
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-luks()
-{
-	qemu-img create -q -f qcow2 --object secret,id=s,data=geheim \
-		-o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 "$@" ||
-		fail "create an encrypted image"
-}
-
 # Layers are not decrypted into a plain overlay.
 testEncryptedLayer()
 {
-	luks A.qcow2 2M
-	qemu-img create -q -u -f qcow2 -b A.qcow2 -F qcow2 D.qcow2 2M
+	luks A.qcow2
+	qemu-img create -q -u -f qcow2 -b A.qcow2 -F qcow2 D.qcow2 1M
 	freeze ./*.qcow2
 	assert_status 65 chain-stream -q D.qcow2
 	assert_one_error
@@ -32,8 +25,8 @@ testEncryptedLayer()
 
 testEncryptedTop()
 {
-	new A.qcow2 2M
-	luks -b A.qcow2 -F qcow2 D.qcow2 2M
+	new A.qcow2 1M
+	luks D.qcow2 -b A.qcow2 -F qcow2
 	freeze ./*.qcow2
 	assert_status 65 chain-stream -q D.qcow2
 	assert_err encrypt

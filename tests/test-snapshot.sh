@@ -250,8 +250,7 @@ testFormatInDoubt()
 testRefusedImages()
 {
 	make_chain
-	qemu-img create -q -f qcow2 --object secret,id=s,data=x \
-		-o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 L.qcow2 1M
+	luks L.qcow2
 	assert_status 65 chain-snapshot L.qcow2 E.qcow2
 	assert_err encrypted
 	assert_status 65 chain-snapshot nbd://localhost/x E.qcow2

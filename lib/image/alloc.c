@@ -147,28 +147,28 @@ static int find_free(struct alloc *a)
 	}
 }
 
+/*
+ * In steps that grow with the file, so that there are few of them. Near a limit on the size of
+ * files (ulimit -f), or where the file system takes space for it, there may still be room for
+ * less.
+ */
 static int extend(struct alloc *a)
 {
-	/* in steps that grow with the file, so that there are few of them */
-	uint64_t size = round_up(a->next + min_u64(a->next / 4, EXTEND_MOST), EXTEND);
-	int r;
+	const uint64_t sizes[] = {
+		round_up(a->next + min_u64(a->next / 4, EXTEND_MOST), EXTEND),
+		round_up(a->next, EXTEND),
+		a->next,
+	};
 
 	if (a->dry || a->next <= a->img->file_size)
 		return 0;
-	r = ftruncate(a->img->fd, (off_t)size);
-	/*
-	 * A limit on the size of files (ulimit -f) may still leave room for
-	 * what is needed.
-	 */
-	if (r < 0 && errno == EFBIG) {
-		size = a->next;
-		r = ftruncate(a->img->fd, (off_t)size);
-	}
-	if (r < 0)
-		return fail_errno(errno, "cannot extend the file to %ju bytes",
-				  (uintmax_t)size);
-	a->img->file_size = size;
-	return 0;
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+		if (ftruncate(a->img->fd, (off_t)sizes[i]) == 0) {
+			a->img->file_size = sizes[i];
+			return 0;
+		}
+	return fail_errno(errno, "cannot extend the file to %ju bytes",
+			  (uintmax_t)a->next);
 }
 
 static int take(struct alloc *a, uint64_t want, uint64_t *host, uint64_t *got)

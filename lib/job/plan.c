@@ -30,6 +30,7 @@ int plan_init(struct plan *p, const struct chain *chain, size_t keep,
 		.rebase = new_chain != NULL,
 		.clonable = clonable,
 		.copy_max = PLAN_COPY_MAX,
+		.clone_max_idle = PLAN_CLONE_MAX_ACTIVE,
 		.reflink_unit = reflink_unit,
 	};
 	pthread_mutex_init(&p->lock, NULL);
@@ -218,7 +219,9 @@ static uint64_t item_max(const struct plan *p, const struct step *s)
 	case ITEM_ZERO:
 		return (uint64_t)PLAN_ZERO_CLUSTERS << p->active->cluster_bits;
 	case ITEM_CLONE:
-		return p->guest_is_active ? PLAN_CLONE_MAX_ACTIVE : PLAN_CLONE_MAX;
+		if (!p->moving)
+			return PLAN_CLONE_MAX;
+		return p->guest_is_active ? PLAN_CLONE_MAX_ACTIVE : p->clone_max_idle;
 	case ITEM_BLOB:
 	case ITEM_COPY:
 	case ITEM_COMPARE:

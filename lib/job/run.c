@@ -11,14 +11,25 @@
 #include "base/size.h"
 #include "qcow2/refcount.h"
 
+static unsigned threads_of(const struct merge_options *o)
+{
+	long n = o->threads ? (long)o->threads : sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (!o->threads && n > 8)
+		n = 8;
+	return n < 1 ? 1 : n > ENGINE_MAX_THREADS ? ENGINE_MAX_THREADS : (unsigned)n;
+}
+
 static int plan_of(const struct merge *m, struct plan *p, const unsigned *pass,
 		   unsigned n)
 {
 	const struct setup *s = &m->setup;
+	uint64_t idle = min_u64(PLAN_CLONE_MAX_IDLE, m->result->space_free / 4);
 	int err = plan_init(p, s->chain, s->keep, s->new_chain, pass, n, s->clonable,
 			    s->reflink_unit);
 
 	p->moving = m->held.by_holder;
+	p->clone_max_idle = max_u64(idle / threads_of(m->options), PLAN_CLONE_MAX_ACTIVE);
 	if (!err)
 		plan_set_rate(p, m->options->dry_run ? 0 : m->progress.speed);
 	return err;
@@ -108,15 +119,6 @@ static int check_complete(struct merge *m, const unsigned *pass, unsigned n,
 							  : left_out - total)),
 			m->options->image);
 	return err;
-}
-
-static unsigned threads_of(const struct merge_options *o)
-{
-	long n = o->threads ? (long)o->threads : sysconf(_SC_NPROCESSORS_ONLN);
-
-	if (!o->threads && n > 8)
-		n = 8;
-	return n < 1 ? 1 : n > ENGINE_MAX_THREADS ? ENGINE_MAX_THREADS : (unsigned)n;
 }
 
 static enum merge_on_error without_stop(const struct merge_options *o)

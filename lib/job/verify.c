@@ -15,6 +15,7 @@
 
 struct verify {
 	struct image *img;
+	struct limit *limit; /* heard between two pieces: an item may be large */
 	const struct batch *batch; /* links sorted by guest offset */
 	bool held; /* what the holder copies (LINK_FILL) is not there yet */
 	struct source source, back;
@@ -151,8 +152,10 @@ static int check_run(struct verify *v, const struct item *item, uint64_t from,
 
 	for (uint64_t at = 0; at < length; at += step) {
 		uint64_t start = from + at, n = min_u64(step, length - at);
-		int err = source_read_part(&v->source, &item->old, start, n, v->want);
+		int err = limit_check(v->limit);
 
+		if (!err)
+			err = source_read_part(&v->source, &item->old, start, n, v->want);
 		if (!err && item->other.count)
 			err = source_read_part(&v->source, &item->other, start, n,
 					       v->other);
@@ -195,6 +198,7 @@ int verify_slot(struct engine *e, struct slot *s)
 			     *got = malloc(PLAN_BUFFER);
 	struct verify v = {
 		.img = e->target->image,
+		.limit = e->limit,
 		.batch = &s->batch,
 		.held = e->target->held,
 		.want = want,
@@ -214,11 +218,8 @@ int verify_slot(struct engine *e, struct slot *s)
 	if (!err)
 		err = image_sync_data(v.img);
 	drop_leases(&v);
-	for (size_t i = 0; i < s->n_items && !err; i++) {
-		err = limit_check(e->limit);
-		if (!err)
-			err = check_item(&v, &s->items[i]);
-	}
+	for (size_t i = 0; i < s->n_items && !err; i++)
+		err = check_item(&v, &s->items[i]);
 	source_release(&v.source);
 	source_release(&v.back);
 	return err;

@@ -25,11 +25,8 @@ need_stalls()
 	[ -e "$WORK/stalls.so" ] || cc -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -O2 -shared -fPIC \
 		-pthread -o "$WORK/stalls.so" "$TOP/tests/preload/stalls.c" ||
 		fail "cannot compile stalls.c"
-	local asan=$ASAN_OPTIONS:verify_asan_link_order=0
-
-	WORKER=(env "LD_PRELOAD=$WORK/stalls.so" "STALLS=$WORK/worker" "ASAN_OPTIONS=$asan")
-	HOLD_WITH=(env "LD_PRELOAD=$(holder_preload) $WORK/stalls.so" "STALLS=$WORK/holder"
-		"ASAN_OPTIONS=$asan")
+	WORKER=(env "LD_PRELOAD=$WORK/stalls.so" "STALLS=$WORK/worker")
+	HOLD_WITH=(env "LD_PRELOAD=$(holder_preload) $WORK/stalls.so" "STALLS=$WORK/holder")
 }
 
 # arm WHO RULE...: one rule, in the words of stalls.c; those that were there go

@@ -19,7 +19,8 @@ RESULTS=${RESULTS:-$WORK/results}
 # Sanitizers make everything slower; times that a test allows are scaled by this.
 SLOW=${SLOW:-1}
 export PATH="$BUILD/bin:$PATH:/usr/sbin:/sbin" LC_ALL=C.UTF-8 TZ=UTC
-export ASAN_OPTIONS=${ASAN_OPTIONS:-exitcode=99:detect_leaks=0} # but see run
+# leaks: see run; link order: tests preload libraries of their own
+export ASAN_OPTIONS=${ASAN_OPTIONS:-exitcode=99:detect_leaks=0:verify_asan_link_order=0}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:exitcode=99}
 # a worker whose holder has died ends at once, with threads that nobody joins
 export TSAN_OPTIONS=${TSAN_OPTIONS:-exitcode=99:halt_on_error=1:report_thread_leaks=0}
@@ -205,8 +206,7 @@ make_faults()
 
 # with_faults FAULT_NAME=VALUE... COMMAND...: run, where faults strike D.qcow2
 # `start` with "${FAULTY[@]}" for one in the background.
-FAULTY=(env LD_PRELOAD="$WORK/faults.so" FAULT_FILE=/D.qcow2
-	ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0")
+FAULTY=(env LD_PRELOAD="$WORK/faults.so" FAULT_FILE=/D.qcow2)
 
 with_faults()
 {
@@ -216,7 +216,11 @@ with_faults()
 # start COMMAND...: in the background with default signals; its pid in PID
 start()
 {
-	env --default-signal=INT,HUP,TERM,QUIT "$@" >"$WORK/bg.out" 2>"$WORK/bg.err" </dev/null &
+	local leaks=0
+
+	seeks_leaks "$@" && leaks=1
+	ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=$leaks" \
+		env --default-signal=INT,HUP,TERM,QUIT "$@" >"$WORK/bg.out" 2>"$WORK/bg.err" </dev/null &
 	PID=$!
 	later "kill -9 $PID"
 }

@@ -82,7 +82,6 @@ testDiesAtEachSync()
 			new D.qcow2 8M -o $kind
 			put D.qcow2 'write -P 1 0 2M' 'write -c -P 2 2M 1M'
 			HOLD_WITH=(env "LD_PRELOAD=$(holder_preload) $WORK/faults.so"
-				"ASAN_OPTIONS=$ASAN_OPTIONS:verify_asan_link_order=0"
 				"FAULT_FILE=/D.qcow2" "FAULT_EXIT=$n")
 			hold D.qcow2 || return 0
 			HOLD_WITH=()

@@ -382,8 +382,7 @@ testHolderKilledInBetween()
 # faulty NAME=VALUE...: the next holder's disk is one of tests/preload/faults.c
 faulty()
 {
-	HOLD_WITH=(env "LD_PRELOAD=$(holder_preload) $WORK/faults.so"
-		"ASAN_OPTIONS=$ASAN_OPTIONS:verify_asan_link_order=0" "$@")
+	HOLD_WITH=(env "LD_PRELOAD=$(holder_preload) $WORK/faults.so" "$@")
 }
 
 # Without the flush at the end that qemu-io makes

@@ -114,8 +114,7 @@ held_up_at()
 
 	shift
 	touch GATE.armed
-	start env LD_PRELOAD="$WORK/gate.so" GATE_FILE=/D.qcow2 GATE_OFFSET="$offset" \
-		ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0" "$@"
+	start env LD_PRELOAD="$WORK/gate.so" GATE_FILE=/D.qcow2 GATE_OFFSET="$offset" "$@"
 	reader_is_held
 }
 

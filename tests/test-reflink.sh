@@ -110,7 +110,6 @@ clones()
 	hold D.qcow2 || return 1
 	start "$@"
 	assert_status 0 "${FAULTY[@]}" FAULT_CLONE=20 \
-		ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0:detect_leaks=0" \
 		strace -f -e trace=ioctl -o "$WORK/trace" chain-stream -q -j 1 D.qcow2
 	kill "$PID"
 	wait "$PID" 2>/dev/null
@@ -151,7 +150,7 @@ testScattered()
 	need_holder || return 0
 	need strace || return 0
 	mkdir m
-	mount_new xfs 1G m || return 0
+	mount_new xfs 4G m || return 0
 	cd m || return 1
 	new A.qcow2 128M
 	for ((i = 0; i < 2048; i++)); do
@@ -161,7 +160,7 @@ testScattered()
 	over D.qcow2 A.qcow2
 	HASH=$(content D.qcow2)
 	hold D.qcow2 || return 1
-	assert_status 0 strace -f -e trace=ioctl -o "$WORK/trace" chain-stream -q D.qcow2
+	assert_status 0 strace -f -e trace=ioctl -o "$WORK/trace" chain-stream -q -j 1 D.qcow2
 	release
 	assert_merged D.qcow2 "$HASH" ""
 	i=$(grep -c FICLONERANGE "$WORK/trace")

@@ -145,17 +145,19 @@ loaded()
 	local load
 
 	need_holder || return 1
-	rm -f ./*.qcow2 before
+	rm -f ./*.qcow2 before merged
 	make_snapshot_chain "$@"
 	flat before
 	hold D.qcow2 || return 1
-	"$TOP/tests/live-load" run --initial before --seed "$SEED" --seconds 4 \
-		--final after "$NBD" 2>load.err &
+	"$TOP/tests/live-load" run --initial before --seed "$SEED" --seconds 300 \
+		--until merged --final after "$NBD" 2>load.err &
 	load=$!
 	later "kill -9 $load"
 	until_true 10 grep -q begins load.err
 	assert_status 0 chain-stream -q --rate=2M -b A.qcow2 D.qcow2
 	assert_status 0 chain-stream -q --rate=2M D.qcow2
+	assertEquals "still under load" "" "$(grep -v begins load.err)"
+	touch merged
 	wait $load
 	STATUS=$?
 	assertEquals "$*, seed $SEED: the load: $(tail -n 3 load.err)" 0 $STATUS

@@ -76,12 +76,12 @@ under_load()
 	local load i last=D.qcow2 next
 
 	need_holder || return 0
-	rm -f ./*.qcow2 before frozen
+	rm -f ./*.qcow2 before frozen made
 	make_chain "$@"
 	qemu-img convert -O raw D.qcow2 before
 	hold D.qcow2 || return 0
-	"$TOP/tests/live-load" run --initial before --seed "$SEED" --seconds $((4 * SLOW)) \
-		--final after "$NBD" 2>load.err &
+	"$TOP/tests/live-load" run --initial before --seed "$SEED" --seconds 300 \
+		--until made --final after "$NBD" 2>load.err &
 	load=$!
 	later "kill -9 $load"
 	until_true 10 grep -q begins load.err
@@ -93,6 +93,8 @@ under_load()
 		last=$next
 	done
 	assertEquals "still under load" "" "$(grep -v begins load.err)"
+	sleep 0.4
+	touch made
 	wait $load
 	STATUS=$?
 	assertEquals "seed $SEED: the load: $(tail -n 3 load.err)" 0 $STATUS
@@ -626,26 +628,28 @@ testJobs()
 # Looking all the time at an image that is written to: never damage, never a half chain.
 testInfoUnderLoad()
 {
-	local load n=0
+	local load n
 
 	need_holder || return 0
 	make_chain -o cluster_size=512
 	qemu-img convert -O raw D.qcow2 before
 	hold D.qcow2 || return 0
-	"$TOP/tests/live-load" run --initial before --seed "$SEED" --seconds 3 "$NBD" 2>load.err &
+	"$TOP/tests/live-load" run --initial before --seed "$SEED" --seconds 300 \
+		--until looked "$NBD" 2>load.err &
 	load=$!
 	later "kill -9 $load"
 	until_true 10 grep -q begins load.err
-	while kill -0 $load 2>/dev/null; do
-		((n++ == 5)) && assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	for ((n = 0; n < 12; n++)); do
+		((n == 6)) && assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+		kill -0 $load 2>/dev/null || fail "the load has ended"
 		assert_status 0 chain-info -v D.qcow2
 		assert_out 'A.qcow2 '
 		assert_status 0 chain-info --map D.qcow2
 	done
+	touch looked
 	wait $load
 	STATUS=$?
 	assertEquals "seed $SEED: the load: $(tail -n 3 load.err)" 0 $STATUS
-	assertTrue "looked $n times" "[ $n -gt 5 ]"
 	release
 	assert_sound D.qcow2
 }

@@ -12,13 +12,14 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/endian.h"
 #include "base/fail.h"
 #include "base/io.h"
 #include "base/size.h"
 #include "image/cache.h"
 
 #define CACHE_DEFAULT (1u << 20)
-#define HEADER_READ 65536u
+#define HEADER_READ 4096u
 /* An entry of the snapshot table is at most 40 + 1024 + 2 * 65535 bytes. */
 #define SNAPSHOT_WINDOW (256u << 10)
 
@@ -77,31 +78,53 @@ int image_probe(const char *path, enum image_format *format)
 	return err;
 }
 
-static int read_header(struct image *img, bool lenient)
+/*
+ * The first cluster, and not less than 64 KiB, is where all of a header may lie; nearly
+ * all of them end within the first 4 KiB.
+ */
+static size_t header_room(const uint8_t *buf, size_t len)
 {
-	size_t len = min_u64(img->file_size, HEADER_READ);
-	CLEANUP_FREE uint8_t *buf = malloc(1u << QCOW2_MAX_CLUSTER_BITS);
-	uint32_t bits;
-	int err;
+	uint32_t bits = len >= 24 ? be32_at(buf + 20) : 0;
 
-	if (!buf)
+	return bits > 16 && bits <= QCOW2_MAX_CLUSTER_BITS ? 1u << bits : 65536;
+}
+
+/* *buf: room for the first len bytes of the file, read from have on. */
+static int read_more(const struct image *img, uint8_t **buf, size_t have, size_t len)
+{
+	uint8_t *more = realloc(*buf, len ? len : 1);
+
+	if (!more)
 		return fail(ENOMEM, "out of memory");
-	err = read_at(img->fd, buf, len, 0);
+	*buf = more;
+	return read_at(img->fd, more + have, len - have, have);
+}
+
+static int decode_header(struct image *img)
+{
+	CLEANUP_FREE uint8_t *buf = NULL;
+	size_t len = min_u64(img->file_size, HEADER_READ), all;
+	int err = read_more(img, &buf, 0, len);
+
 	if (err)
 		return err;
 	if (!qcow2_header_probe(buf, len))
 		return fail(EUCLEAN,
 			    "is not a qcow2 image: it does not begin with QFI\\xfb");
-	bits = len >= 24
-		       ? (uint32_t)buf[20] << 24 | buf[21] << 16 | buf[22] << 8 | buf[23]
-		       : 0;
-	if (bits > 16 && bits <= QCOW2_MAX_CLUSTER_BITS) {
-		len = min_u64(img->file_size, 1u << bits);
-		err = read_at(img->fd, buf, len, 0);
-		if (err)
-			return err;
-	}
 	err = qcow2_header_decode(buf, len, &img->header);
+	all = min_u64(img->file_size, header_room(buf, len));
+	if (!err || all <= len)
+		return err;
+	/* it may be the shortness that was wrong */
+	fail_clear();
+	err = read_more(img, &buf, len, all);
+	return err ? err : qcow2_header_decode(buf, all, &img->header);
+}
+
+static int read_header(struct image *img, bool lenient)
+{
+	int err = decode_header(img);
+
 	if (err)
 		return err;
 	img->cluster_bits = img->header.cluster_bits;

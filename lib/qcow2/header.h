@@ -96,9 +96,10 @@ struct qcow2_header {
 bool qcow2_header_probe(const void *buf, size_t len);
 
 /*
- * buf: the first len bytes of the file; len is the smaller of the file's length
- * and 64 KiB or more (the first cluster if that is larger). -EUCLEAN: damaged;
- * -ENOTSUP: a version or an incompatible feature that is not known.
+ * buf: the first len bytes of the file. All of a header lies in the first 64 KiB, or in
+ * the first cluster if that is larger: with fewer (and a longer file) a success is one
+ * with the whole, too, but a failure may be that of the shortness alone.
+ * -EUCLEAN: damaged; -ENOTSUP: a version or an incompatible feature that is not known.
  */
 int qcow2_header_decode(const void *buf, size_t len, struct qcow2_header *h);
 

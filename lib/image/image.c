@@ -248,7 +248,7 @@ static int read_snapshots(struct image *img, bool lenient)
 static int open_data_file(struct image *img)
 {
 	const char *name = img->header.data_file, *slash = strrchr(img->path, '/');
-	struct stat st;
+	struct stat st = {0};
 	int err;
 
 	if (!*name)

@@ -25,12 +25,12 @@
 #define CLONE_CALL (64u << 20)
 /*
  * While held: a clone stops the guest's requests for as long as it takes. So where the guest
- * is active the calls are shorter, and after each the file is left to it for several times as
- * long.
+ * is active the calls are shorter, and after each the file is left to it for many times as
+ * long. Shorter calls yet would cost it more: after each its threads wait for each other.
  */
 #define CLONE_CALL_HELD (4u << 20)
-#define CLONE_CALL_ACTIVE (512u << 10)
-#define STEP_BACK_TIMES 9u
+#define CLONE_CALL_ACTIVE (1u << 20)
+#define STEP_BACK_TIMES 19u
 #define STEP_BACK_MOST_NS 100000000u /* a stop is to be heard */
 
 /* The verdicts of one piece, of which the first cluster has index `first` in the item. */
@@ -140,12 +140,13 @@ struct stretch {
 
 /*
  * Where the file system will not share after all. A failed clone leaves
- * its range undefined.
+ * its range undefined. Others may go on meanwhile.
  */
 static int copy_instead(struct worker *w, const struct stretch *x)
 {
 	int err = 0;
 
+	pthread_mutex_unlock(&w->engine->clone_lock);
 	for (uint64_t at = 0; at < x->length && !err; at += PLAN_COPY_MAX) {
 		size_t n = min_u64(PLAN_COPY_MAX, x->length - at);
 
@@ -155,9 +156,11 @@ static int copy_instead(struct worker *w, const struct stretch *x)
 		if (!err)
 			err = read_at(x->image->data_fd, w->buf, n, x->from + at);
 		if (err)
-			return fail_in(err, x->image->path);
-		err = worker_write(w, w->buf, n, x->to + at);
+			err = fail_in(err, x->image->path);
+		else
+			err = worker_write(w, w->buf, n, x->to + at);
 	}
+	pthread_mutex_lock(&w->engine->clone_lock);
 	w->done.copied += x->length;
 	w->done.read += x->length;
 	w->done.written += x->length;
@@ -179,8 +182,6 @@ static int clone_some(struct worker *w, const struct stretch *x, uint64_t *n,
 	struct target *t = w->engine->target;
 	uint64_t most = t->held ? CLONE_CALL_HELD : UINT64_MAX, begin;
 	bool active = false;
-	/* across the stepping back, too: it is for all threads */
-	LOCK_SCOPE(&w->engine->clone_lock);
 	/* A pause holds here too, and a stop is heard between two calls. */
 	int err = limit_take(w->engine->limit, 0);
 
@@ -229,6 +230,11 @@ static int clone_stretch(struct worker *w, const struct stretch *all)
 
 int worker_write_clones(struct worker *w)
 {
+	/*
+	 * For the whole item, stepping back and all: the file system lets one thread clone into
+	 * a file at a time, so that another one would only be in the way at each call.
+	 */
+	LOCK_SCOPE(&w->engine->clone_lock);
 	const struct piece *p = w->item.old.items;
 	const uint8_t *verdicts = w->verdicts;
 	struct stretch x = {0};

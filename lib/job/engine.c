@@ -187,12 +187,14 @@ static bool close_filling(struct engine *e)
 	return true;
 }
 
-struct slot *engine_join(struct engine *e)
+struct slot *engine_join(struct engine *e, const struct item *item)
 {
 	LOCK_SCOPE(&e->lock);
+	uint64_t clones = item->kind == ITEM_CLONE ? item->length : 0;
 	struct slot *s = &e->slots[e->filling];
 
-	while (is_full(s)) {
+	while (is_full(s) ||
+	       (s->clones && clones && s->clones + clones > e->clone_most)) {
 		if (!close_filling(e))
 			pthread_cond_wait(&e->changed, &e->lock);
 		s = &e->slots[e->filling];
@@ -200,6 +202,7 @@ struct slot *engine_join(struct engine *e)
 	if (!s->joined++)
 		s->opened_ms = clock_ms();
 	s->outstanding++;
+	s->clones += clones;
 	return s;
 }
 
@@ -303,7 +306,7 @@ void *engine_committer(void *opaque)
 		batch_reset(&s->batch);
 		forget_items(s);
 		s->closed = false;
-		s->joined = s->bytes = s->clusters = s->done = 0;
+		s->joined = s->bytes = s->clusters = s->clones = s->done = 0;
 		pthread_cond_broadcast(&e->changed);
 	}
 	e->finished = true;

@@ -48,6 +48,7 @@ struct slot {
 	uint64_t joined; /* items that joined it */
 	uint64_t bytes; /* written or cloned in it */
 	uint64_t clusters;
+	uint64_t clones; /* bytes of the CLONE items that joined it */
 	uint64_t done; /* guest bytes of the items that are done in it */
 	uint64_t opened_ms;
 	struct item *items; /* --verify: what it holds */
@@ -62,10 +63,12 @@ struct engine {
 	unsigned threads;
 	bool verify;
 	enum merge_on_error on_error;
+	/* bytes of CLONE items that a batch holds, unless one alone has more */
+	uint64_t clone_most;
 
 	/*
-	 * Held around each clone: the kernel locks the whole file for one, and two
-	 * threads that spin on that lock take longer than one after the other.
+	 * Held while an item is cloned: the kernel locks the whole file for each clone, and
+	 * two threads that take turns at it take longer than one after the other.
 	 */
 	pthread_mutex_t clone_lock;
 
@@ -126,8 +129,8 @@ int engine_stopped(struct engine *e);
 void engine_turn_begin(struct engine *e, uint64_t seq);
 void engine_turn_end(struct engine *e);
 
-/* In the turn: join the open batch (closing it first if it is full). */
-struct slot *engine_join(struct engine *e);
+/* In the turn: the item joins the open batch (that is closed first if it is full). */
+struct slot *engine_join(struct engine *e, const struct item *item);
 /* After the writes: links into the batch. The item is done (failed: without links). */
 int engine_leave(struct engine *e, struct slot *s, const struct link *links, size_t n,
 		 uint64_t bytes, const struct item *item);

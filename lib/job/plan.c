@@ -221,7 +221,10 @@ static uint64_t item_max(const struct plan *p, const struct step *s)
 	case ITEM_CLONE:
 		if (!p->moving)
 			return PLAN_CLONE_MAX;
-		return p->guest_is_active ? PLAN_CLONE_MAX_ACTIVE : p->clone_max_idle;
+		return p->guest_is_active
+			       ? PLAN_CLONE_MAX_ACTIVE
+			       : max_u64(round_down(p->clone_max_idle, cluster_of(p)),
+					 PLAN_CLONE_MAX_ACTIVE);
 	case ITEM_BLOB:
 	case ITEM_COPY:
 	case ITEM_COMPARE:

@@ -33,11 +33,10 @@
 #define PLAN_CLONE_MAX (1ull << 32)
 /*
  * Beside an active guest clones are slow; what is done is to be linked soon. One that is idle
- * may wake up meanwhile, and what is leased counts against the guest's reserve: so the items
- * of all threads together have no more than the second.
+ * may wake up meanwhile.
  */
 #define PLAN_CLONE_MAX_ACTIVE (1ull << 26)
-#define PLAN_CLONE_MAX_IDLE (1ull << 30)
+#define PLAN_CLONE_MAX_IDLE (1ull << 31)
 #define PLAN_ZERO_CLUSTERS 65536u
 #define PLAN_RUNS 512u /* of an item, at most */
 #define PLAN_CLONE_RUNS 16384u /* of a CLONE item, and its pieces */

@@ -20,16 +20,24 @@ static unsigned threads_of(const struct merge_options *o)
 	return n < 1 ? 1 : n > ENGINE_MAX_THREADS ? ENGINE_MAX_THREADS : (unsigned)n;
 }
 
+/*
+ * Bytes of an item, and of a batch: what is leased counts against the guest's reserve, though
+ * a clone takes no room, and there are two batches.
+ */
+static uint64_t clone_max_idle(const struct merge *m)
+{
+	return min_u64(PLAN_CLONE_MAX_IDLE, m->result->space_free / 4);
+}
+
 static int plan_of(const struct merge *m, struct plan *p, const unsigned *pass,
 		   unsigned n)
 {
 	const struct setup *s = &m->setup;
-	uint64_t idle = min_u64(PLAN_CLONE_MAX_IDLE, m->result->space_free / 4);
 	int err = plan_init(p, s->chain, s->keep, s->new_chain, pass, n, s->clonable,
 			    s->reflink_unit);
 
 	p->moving = m->held.by_holder;
-	p->clone_max_idle = max_u64(idle / threads_of(m->options), PLAN_CLONE_MAX_ACTIVE);
+	p->clone_max_idle = clone_max_idle(m);
 	if (!err)
 		plan_set_rate(p, m->options->dry_run ? 0 : m->progress.speed);
 	return err;
@@ -134,6 +142,7 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n)
 		.target = m->target,
 		.limit = &m->limit,
 		.threads = threads_of(m->options),
+		.clone_most = m->target->held ? clone_max_idle(m) : UINT64_MAX,
 		.verify = m->options->verify,
 		/* Nobody could take a stop back without a page. */
 		.on_error = m->progress.page ? m->options->on_error

@@ -416,7 +416,7 @@ static void process(struct worker *w)
 	ok = prepare(w);
 	engine_turn_begin(e, w->item.seq);
 	if (ok) {
-		s = engine_join(e);
+		s = engine_join(e, &w->item);
 		err = ops_of(w)->lease(w, s);
 	}
 	engine_turn_end(e);

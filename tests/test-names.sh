@@ -245,18 +245,19 @@ testLongNames()
 # A name may stand anywhere in the first cluster, behind any extensions.
 testFarName()
 {
-	local at
+	local at end rest
 
 	new A.qcow2 1M
 	fill A.qcow2 1 0 1M
-	for at in 0fd0 1000 8000 fe00; do
+	for at in 0fd0 0ffc 1000 8000 fe00; do
 		rm -f B.qcow2 D.qcow2
 		over B.qcow2 A.qcow2
 		# an extension of an unknown type up to the name, which moves
 		poke B.qcow2 8 00 00 00 00 00 00 ${at:0:2} ${at:2}
-		poke B.qcow2 112 de ad be ef 00 00 "$(printf '%02x %02x' \
-			$(((0x$at - 128) >> 8)) $(((0x$at - 128) & 0xff)))"
-		poke B.qcow2 $((0x$at - 8)) 00 00 00 00 00 00 00 00
+		end=$(((0x$at & ~7) - 8))
+		rest=$(printf %04x $((end - 120)))
+		poke B.qcow2 112 de ad be ef 00 00 "${rest:0:2}" "${rest:2}"
+		poke B.qcow2 $end 00 00 00 00 00 00 00 00
 		printf A.qcow2 | dd of=B.qcow2 bs=1 seek=$((0x$at)) conv=notrunc status=none
 		assert_status 0 chain-info --json B.qcow2
 		assertEquals "the name at 0x$at" A.qcow2 \

@@ -89,22 +89,21 @@ static size_t header_room(const uint8_t *buf, size_t len)
 	return bits > 16 && bits <= QCOW2_MAX_CLUSTER_BITS ? 1u << bits : 65536;
 }
 
-/* *buf: room for the first len bytes of the file, read from have on. */
-static int read_more(const struct image *img, uint8_t **buf, size_t have, size_t len)
+/* The first len bytes of the file, at one moment: others may write it. */
+static int read_begin(const struct image *img, uint8_t **buf, size_t len)
 {
-	uint8_t *more = realloc(*buf, len ? len : 1);
-
-	if (!more)
+	free(*buf);
+	*buf = malloc(len ? len : 1);
+	if (!*buf)
 		return fail(ENOMEM, "out of memory");
-	*buf = more;
-	return read_at(img->fd, more + have, len - have, have);
+	return read_at(img->fd, *buf, len, 0);
 }
 
 static int decode_header(struct image *img)
 {
 	CLEANUP_FREE uint8_t *buf = NULL;
 	size_t len = min_u64(img->file_size, HEADER_READ), all;
-	int err = read_more(img, &buf, 0, len);
+	int err = read_begin(img, &buf, len);
 
 	if (err)
 		return err;
@@ -117,7 +116,7 @@ static int decode_header(struct image *img)
 		return err;
 	/* it may be the shortness that was wrong */
 	fail_clear();
-	err = read_more(img, &buf, len, all);
+	err = read_begin(img, &buf, all);
 	return err ? err : qcow2_header_decode(buf, all, &img->header);
 }
 

@@ -82,12 +82,16 @@ static int lease_piece(struct worker *w, struct slot *s, const struct extent *e,
 		       const uint8_t *verdicts)
 {
 	uint64_t clusters = e->length >> w->bits;
+	/* While held a link is what one call makes: the item may be cut behind each. */
+	uint64_t most = w->engine->target->held ? CLONE_CALL_HELD >> w->bits : clusters;
 	int err = 0;
 
 	for (uint64_t i = 0, n; i < clusters && !err; i += n) {
 		uint64_t guest = e->start + (i << w->bits);
 
-		for (n = 1; i + n < clusters && verdicts[i + n] == verdicts[i]; n++)
+		for (n = 1; i + n < clusters && verdicts[i + n] == verdicts[i] &&
+			    (n < most || verdicts[i] != VERDICT_DATA);
+		     n++)
 			;
 		if (verdicts[i] == VERDICT_DATA)
 			err = worker_lease_run(w, s, guest, n, NO_DATA);
@@ -191,6 +195,7 @@ static int clone_some(struct worker *w, const struct stretch *x, uint64_t *n,
 		return err;
 	if (t->ops->guest_is_active)
 		active = t->ops->guest_is_active(t);
+	w->guest_is_active = active;
 	if (active)
 		most = CLONE_CALL_ACTIVE;
 	*n = min_u64(x->length, max_u64(most, 1ull << w->bits));
@@ -238,13 +243,20 @@ int worker_write_clones(struct worker *w)
 	const struct piece *p = w->item.old.items;
 	const uint8_t *verdicts = w->verdicts;
 	struct stretch x = {0};
+	struct target *t = w->engine->target;
+	uint64_t most = t->held ? CLONE_CALL_HELD : CLONE_CALL;
 	int err = 0;
 
+	w->guest_is_active = t->ops->guest_is_active && t->ops->guest_is_active(t);
 	/* Links are in the order of the pieces, and each lies inside one. */
-	for (size_t i = 0; i < w->n_links && !err; i++) {
-		const struct link *l = &w->links[i];
+	for (w->cloned = w->linked; w->cloned < w->n_links && !err; w->cloned++) {
+		const struct link *l = &w->links[w->cloned];
 		uint64_t length = (uint64_t)l->clusters << w->bits, from;
 
+		/* beside an active guest the rest may take long */
+		if (w->guest_is_active && !w->engine->verify &&
+		    engine_is_due(w->engine, w->slot))
+			break;
 		while (l->guest - p->extent.start >= p->extent.length) {
 			verdicts += p->extent.length >> w->bits;
 			p++;
@@ -254,7 +266,7 @@ int worker_write_clones(struct worker *w)
 			continue;
 		from = p->extent.host + (l->guest - p->extent.start);
 		if (x.image == p->image && x.from + x.length == from &&
-		    x.to + x.length == l->host && x.length + length <= CLONE_CALL) {
+		    x.to + x.length == l->host && x.length + length <= most) {
 			x.length += length;
 			continue;
 		}

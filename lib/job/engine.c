@@ -187,10 +187,9 @@ static bool close_filling(struct engine *e)
 	return true;
 }
 
-struct slot *engine_join(struct engine *e, const struct item *item)
+struct slot *engine_join(struct engine *e, uint64_t clones)
 {
 	LOCK_SCOPE(&e->lock);
-	uint64_t clones = item->kind == ITEM_CLONE ? item->length : 0;
 	struct slot *s = &e->slots[e->filling];
 
 	while (is_full(s) ||
@@ -206,6 +205,13 @@ struct slot *engine_join(struct engine *e, const struct item *item)
 	return s;
 }
 
+bool engine_is_due(struct engine *e, const struct slot *s)
+{
+	LOCK_SCOPE(&e->lock);
+
+	return s->closed || is_full(s);
+}
+
 static int keep_item(struct slot *s, const struct item *item)
 {
 	int err;
@@ -219,20 +225,20 @@ static int keep_item(struct slot *s, const struct item *item)
 	return err;
 }
 
-int engine_leave(struct engine *e, struct slot *s, const struct link *links, size_t n,
-		 uint64_t bytes, const struct item *item)
+int engine_leave(struct engine *e, struct slot *s, const struct share *share)
 {
 	LOCK_SCOPE(&e->lock);
 	int err = 0;
 
-	for (size_t i = 0; i < n && !err; i++)
-		err = batch_add(&s->batch, e->target->image->cluster_bits, &links[i]);
-	if (!err && e->verify && item)
-		err = keep_item(s, item);
+	for (size_t i = 0; i < share->n_links && !err; i++)
+		err = batch_add(&s->batch, e->target->image->cluster_bits,
+				&share->links[i]);
+	if (!err && e->verify && share->item)
+		err = keep_item(s, share->item);
 	s->clusters = s->batch.clusters;
-	s->bytes += bytes;
-	if (!err && item)
-		s->done += plan_item_bytes(e->plan, item);
+	s->bytes += share->written;
+	if (!err)
+		s->done += share->done;
 	if (--s->outstanding == 0)
 		pthread_cond_broadcast(&e->changed);
 	return err;

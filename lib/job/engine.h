@@ -46,7 +46,7 @@ struct slot {
 	unsigned outstanding; /* items that joined it and are not done */
 	bool closed; /* full: to be committed when outstanding is 0 */
 	uint64_t joined; /* items that joined it */
-	uint64_t bytes; /* written or cloned in it */
+	uint64_t bytes; /* written in it */
 	uint64_t clusters;
 	uint64_t clones; /* bytes of the CLONE items that joined it */
 	uint64_t done; /* guest bytes of the items that are done in it */
@@ -129,11 +129,25 @@ int engine_stopped(struct engine *e);
 void engine_turn_begin(struct engine *e, uint64_t seq);
 void engine_turn_end(struct engine *e);
 
-/* In the turn: the item joins the open batch (that is closed first if it is full). */
-struct slot *engine_join(struct engine *e, const struct item *item);
-/* After the writes: links into the batch. The item is done (failed: without links). */
-int engine_leave(struct engine *e, struct slot *s, const struct link *links, size_t n,
-		 uint64_t bytes, const struct item *item);
+/*
+ * In the turn: an item (with so many bytes to clone) joins the open batch (that is closed
+ * first if it is full). Later once more: what of it is not cloned yet.
+ */
+struct slot *engine_join(struct engine *e, uint64_t clones);
+/* Is this batch to be committed, as soon as those that joined it let it? */
+bool engine_is_due(struct engine *e, const struct slot *s);
+/* What an item brings to a batch: all that it has, nothing (it has failed), or a part. */
+struct share {
+	const struct link *links;
+	size_t n_links;
+	uint64_t written; /* bytes */
+	uint64_t done; /* guest bytes */
+	const struct item
+		*item; /* for --verify; NULL: there is more to come, or nothing */
+};
+
+/* After the writes: the links into the batch. */
+int engine_leave(struct engine *e, struct slot *s, const struct share *share);
 
 void *engine_committer(void *engine);
 void *engine_worker(void *engine);

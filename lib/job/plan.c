@@ -31,6 +31,7 @@ int plan_init(struct plan *p, const struct chain *chain, size_t keep,
 		.clonable = clonable,
 		.copy_max = PLAN_COPY_MAX,
 		.clone_max_idle = PLAN_CLONE_MAX_ACTIVE,
+		.clone_max_active = PLAN_CLONE_MAX_ACTIVE,
 		.reflink_unit = reflink_unit,
 	};
 	pthread_mutex_init(&p->lock, NULL);
@@ -215,16 +216,16 @@ static int step_at(struct plan *p, uint64_t pos, struct item *item, struct step 
 
 static uint64_t item_max(const struct plan *p, const struct step *s)
 {
+	uint64_t max;
+
 	switch (s->kind) {
 	case ITEM_ZERO:
 		return (uint64_t)PLAN_ZERO_CLUSTERS << p->active->cluster_bits;
 	case ITEM_CLONE:
 		if (!p->moving)
 			return PLAN_CLONE_MAX;
-		return p->guest_is_active
-			       ? PLAN_CLONE_MAX_ACTIVE
-			       : max_u64(round_down(p->clone_max_idle, cluster_of(p)),
-					 PLAN_CLONE_MAX_ACTIVE);
+		max = p->guest_is_active ? p->clone_max_active : p->clone_max_idle;
+		return max_u64(round_down(max, cluster_of(p)), cluster_of(p));
 	case ITEM_BLOB:
 	case ITEM_COPY:
 	case ITEM_COMPARE:

@@ -32,11 +32,10 @@
 #define PLAN_BUFFER (2u << 20)
 #define PLAN_CLONE_MAX (1ull << 32)
 /*
- * Beside an active guest clones are slow; what is done is to be linked soon. One that is idle
- * may wake up meanwhile.
+ * While moving. Beside an active guest clones are slow, and what is done is to be linked soon.
  */
-#define PLAN_CLONE_MAX_ACTIVE (1ull << 26)
 #define PLAN_CLONE_MAX_IDLE (1ull << 31)
+#define PLAN_CLONE_MAX_ACTIVE (1ull << 26)
 #define PLAN_ZERO_CLUSTERS 65536u
 #define PLAN_RUNS 512u /* of an item, at most */
 #define PLAN_CLONE_RUNS 16384u /* of a CLONE item, and its pieces */
@@ -50,7 +49,7 @@ struct plan {
 	/*
 	 * A holder writes the active image's tables meanwhile: what they say is a hint, and
 	 * one that makes no sense is read again. May be set between plan_init and plan_next,
-	 * as may counting and clone_max_idle.
+	 * as may counting and the bytes of a CLONE item.
 	 */
 	bool moving;
 	/* per depth of the old chain: what fits becomes CLONE items */
@@ -60,9 +59,12 @@ struct plan {
 	_Atomic uint64_t copy_max;
 	/* Only how much there is to do is asked: CLONE items come without their pieces. */
 	bool counting;
-	/* While moving: what a worker saw last, and bytes of a CLONE item beside an idle guest. */
+	/*
+	 * While moving: what a worker saw last, and bytes of a CLONE item beside an idle and
+	 * an active guest.
+	 */
 	_Atomic bool guest_is_active;
-	uint64_t clone_max_idle;
+	uint64_t clone_max_idle, clone_max_active;
 	uint64_t end; /* guest bytes: the largest table of the pass */
 
 	pthread_mutex_t lock; /* everything below */

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "image/room.h"
 #include "qcow2/refcount.h"
 
 static unsigned threads_of(const struct merge_options *o)
@@ -21,12 +22,19 @@ static unsigned threads_of(const struct merge_options *o)
 }
 
 /*
- * Bytes of an item, and of a batch: what is leased counts against the guest's reserve, though
- * a clone takes no room, and there are two batches.
+ * Bytes of the CLONE items of a batch: though a clone takes no room, what is leased counts
+ * against the guest's reserve, and there are two batches, and what is copied. What is to be
+ * read back is no faster for being shared in large items.
  */
-static uint64_t clone_max_idle(const struct merge *m)
+static uint64_t clone_most(const struct merge *m)
 {
-	return min_u64(PLAN_CLONE_MAX_IDLE, m->result->space_free / 4);
+	uint64_t room;
+
+	if (!m->target->held)
+		return UINT64_MAX;
+	room = room_beside_guest(merge_active(m)->fd) / 4;
+	return min_u64(room,
+		       m->options->verify ? PLAN_CLONE_MAX_ACTIVE : PLAN_CLONE_MAX_IDLE);
 }
 
 static int plan_of(const struct merge *m, struct plan *p, const unsigned *pass,
@@ -37,7 +45,6 @@ static int plan_of(const struct merge *m, struct plan *p, const unsigned *pass,
 			    s->reflink_unit);
 
 	p->moving = m->held.by_holder;
-	p->clone_max_idle = clone_max_idle(m);
 	if (!err)
 		plan_set_rate(p, m->options->dry_run ? 0 : m->progress.speed);
 	return err;
@@ -142,7 +149,7 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n)
 		.target = m->target,
 		.limit = &m->limit,
 		.threads = threads_of(m->options),
-		.clone_most = m->target->held ? clone_max_idle(m) : UINT64_MAX,
+		.clone_most = clone_most(m),
 		.verify = m->options->verify,
 		/* Nobody could take a stop back without a page. */
 		.on_error = m->progress.page ? m->options->on_error
@@ -151,6 +158,8 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n)
 	};
 	int err = plan_of(m, &plan, pass, n);
 
+	plan.clone_max_idle = e.clone_most;
+	plan.clone_max_active = min_u64(e.clone_most, PLAN_CLONE_MAX_ACTIVE);
 	if (!err && !m->target->held)
 		err = target_local_pass(&m->local, pass, n);
 	if (!err)

@@ -136,33 +136,6 @@ int worker_leave_out(struct worker *w, uint64_t guest, uint64_t n, uint64_t byte
 	return t->ops->same(t, guest, n);
 }
 
-/*
- * Leases and links for one run, of which the first cluster has index `first` in the item.
- */
-static int lease_verdicts(struct worker *w, struct slot *s, const struct run *r,
-			  uint64_t first)
-{
-	uint64_t clusters = div_up(r->length, 1ull << w->bits);
-	const uint8_t *verdicts = w->verdicts + first;
-	int err = 0;
-
-	for (uint64_t i = 0, n; i < clusters && !err; i += n) {
-		uint64_t at = i << w->bits;
-
-		for (n = 1; i + n < clusters && verdicts[i + n] == verdicts[i]; n++)
-			;
-		if (verdicts[i] == VERDICT_DATA)
-			err = worker_lease_run(w, s, r->start + at, n,
-					       (first + i) << w->bits);
-		else if (verdicts[i] == VERDICT_ZERO)
-			err = worker_zero_run(w, s, r->start + at, n);
-		else
-			err = worker_leave_out(w, r->start + at, n,
-					       min_u64(n << w->bits, r->length - at));
-	}
-	return err;
-}
-
 /* Zero in what was read: left out where the new chain reads zero, else a zero cluster. */
 int worker_judge_zero(struct worker *w, uint64_t guest, uint64_t length, uint8_t *verdict)
 {
@@ -173,85 +146,11 @@ int worker_judge_zero(struct worker *w, uint64_t guest, uint64_t length, uint8_t
 	return err;
 }
 
-static int judge_run(struct worker *w, const struct run *r, uint64_t first)
-{
-	size_t cluster = 1u << w->bits;
-
-	for (uint64_t at = 0, i = first; at < r->length; at += cluster, i++) {
-		const uint8_t *data = w->buf + i * cluster;
-		int err = 0;
-
-		w->verdicts[i] = VERDICT_DATA;
-		if (w->item.kind == ITEM_COMPARE &&
-		    memcmp(data, w->other + i * cluster, cluster) == 0)
-			w->verdicts[i] = VERDICT_SAME;
-		else if (is_zero(data, cluster))
-			err = worker_judge_zero(w, r->start + at,
-						min_u64(cluster, r->length - at),
-						&w->verdicts[i]);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-/* Read the item (padded with zeros to whole clusters) and what it is compared with. */
-int worker_read(struct worker *w)
-{
-	const struct item *it = &w->item;
-	uint64_t padded = round_up(it->length, 1ull << w->bits);
-	bool compare = it->kind == ITEM_COMPARE || it->compare;
-	int err;
-
-	err = worker_room(&w->buf, &w->buf_size, padded);
-	if (!err && compare)
-		err = worker_room(&w->other, &w->other_size, padded);
-	if (!err)
-		err = source_read(&w->source, &it->old, w->buf);
-	if (!err && compare)
-		err = source_read(&w->source, &it->other, w->other);
-	if (err)
-		return err;
-	memset(w->buf + it->length, 0, padded - it->length);
-	w->done.read += pieces_stored(&it->old);
-	if (compare) {
-		memset(w->other + it->length, 0, padded - it->length);
-		w->done.read += pieces_stored(&it->other);
-		w->done.compared += it->length;
-	}
-	return 0;
-}
-
-static int prepare_copy(struct worker *w)
-{
-	uint64_t first = 0;
-	int err = worker_read(w);
-
-	/* Only the last run can end inside a cluster: at the end of the disk. */
-	for (size_t i = 0; i < w->item.n_runs && !err; i++) {
-		err = judge_run(w, &w->item.runs[i], first);
-		first += w->item.runs[i].length >> w->bits;
-	}
-	return err;
-}
-
 static int prepare_zero(struct worker *w)
 {
 	/* No data, so no verdict per cluster: one for all. */
 	w->all_zero = true;
 	return 0;
-}
-
-/* Links from i on whose data follows each other in the buffer and in the file. */
-static size_t together(const struct worker *w, size_t i, uint64_t *length)
-{
-	size_t n = 1;
-
-	*length = (uint64_t)w->links[i].clusters << w->bits;
-	while (i + n < w->n_links && w->link_from[i + n] == w->link_from[i] + *length &&
-	       w->links[i + n].host == w->links[i].host + *length)
-		*length += (uint64_t)w->links[i + n++].clusters << w->bits;
-	return n;
 }
 
 int worker_write(struct worker *w, const uint8_t *buf, uint64_t length, uint64_t offset)
@@ -266,51 +165,11 @@ int worker_write(struct worker *w, const uint8_t *buf, uint64_t length, uint64_t
 	return err;
 }
 
-static int write_links(struct worker *w)
-{
-	struct image *img = w->engine->target->image;
-	int err = 0;
-
-	for (size_t i = 0, n; i < w->n_links && !err; i += n) {
-		uint64_t from = w->link_from[i], length, inside;
-
-		n = together(w, i, &length);
-		if (from == NO_DATA)
-			continue;
-		/* An external data file ends where the disk ends. */
-		inside = min_u64(length, w->item.length - from);
-		if (img->data_fd != img->fd)
-			length = inside;
-		w->done.copied += inside;
-		w->done.written += length;
-		if (w->engine->target->dry)
-			continue;
-		err = worker_write(w, w->buf + from, length, w->links[i].host);
-	}
-	return err;
-}
-
-static int lease_copy(struct worker *w, struct slot *s)
-{
-	uint64_t first = 0;
-	int err = 0;
-
-	for (size_t i = 0; i < w->item.n_runs && !err; i++) {
-		const struct run *r = &w->item.runs[i];
-
-		err = w->all_zero ? worker_zero_run(w, s, r->start,
-						    div_up(r->length, 1ull << w->bits))
-				  : lease_verdicts(w, s, r, first);
-		first += r->length >> w->bits;
-	}
-	return err;
-}
-
 static const struct worker_ops ops[] = {
-	[ITEM_COPY] = {prepare_copy, lease_copy, write_links},
-	[ITEM_COMPARE] = {prepare_copy, lease_copy, write_links},
+	[ITEM_COPY] = {worker_prepare_copy, worker_lease_copy, worker_write_copy},
+	[ITEM_COMPARE] = {worker_prepare_copy, worker_lease_copy, worker_write_copy},
 	[ITEM_CLONE] = {worker_prepare_clones, worker_lease_clones, worker_write_clones},
-	[ITEM_ZERO] = {prepare_zero, lease_copy, write_links},
+	[ITEM_ZERO] = {prepare_zero, worker_lease_copy, worker_write_copy},
 	[ITEM_BLOB] = {worker_prepare_blobs, worker_lease_blobs, worker_write_blobs},
 	[ITEM_FILL] = {worker_prepare_fill, worker_lease_fill, worker_write_fill},
 };
@@ -383,7 +242,8 @@ static bool write_out(struct worker *w)
 	return true;
 }
 
-static void account(struct worker *w, bool done)
+/* The costs so far, and how many guest bytes that has brought to an end. */
+static void account(struct worker *w, bool well, uint64_t done)
 {
 	struct engine *e = w->engine;
 	struct merge_counts *c = &e->counts;
@@ -391,8 +251,8 @@ static void account(struct worker *w, bool done)
 	pthread_mutex_lock(&e->lock);
 	c->read += w->done.read;
 	c->compared += w->done.compared;
-	if (done) {
-		c->done += plan_item_bytes(e->plan, &w->item);
+	if (well) {
+		c->done += done;
 		c->written += w->done.written;
 		c->copied += w->done.copied;
 		c->compressed += w->done.compressed;
@@ -402,36 +262,79 @@ static void account(struct worker *w, bool done)
 		e->left_out += w->done.left_out;
 	}
 	pthread_mutex_unlock(&e->lock);
+	w->done = (struct worker_counts){0};
+}
+
+/* Leave the batch: with nothing, if it did not go well, or with the links up to `end`. */
+static int leave(struct worker *w, bool well, size_t end, bool last)
+{
+	struct share share = {.written = w->done.written};
+	int err;
+
+	if (well) {
+		share.links = w->links + w->linked;
+		share.n_links = end - w->linked;
+		share.item = last ? &w->item : NULL;
+		for (size_t i = 0; !last && i < share.n_links; i++)
+			share.done += (uint64_t)share.links[i].clusters << w->bits;
+		if (last)
+			share.done = plan_item_bytes(w->engine->plan, &w->item) -
+				     w->linked_bytes;
+	}
+	err = engine_leave(w->engine, w->slot, &share);
+	if (err)
+		engine_fail(w->engine, err);
+	account(w, well && !err, share.done);
+	w->linked_bytes += share.done;
+	w->linked = end;
+	return err;
+}
+
+/* What has been cloned goes into its batch, the rest into a later one. */
+static int link_part(struct worker *w)
+{
+	uint64_t rest = 0;
+	int err = leave(w, true, w->cloned, false);
+
+	for (size_t i = w->linked; i < w->n_links; i++)
+		rest += (uint64_t)w->links[i].clusters << w->bits;
+	w->slot = engine_join(w->engine, rest);
+	return err;
+}
+
+/* Write, and link: in one go, or in several. */
+static void carry_out(struct worker *w)
+{
+	bool well = write_out(w);
+
+	while (well && w->item.kind == ITEM_CLONE && w->cloned < w->n_links)
+		well = link_part(w) == 0 && write_out(w);
+	leave(w, well, w->n_links, true);
 }
 
 static void process(struct worker *w)
 {
 	struct engine *e = w->engine;
-	struct slot *s = NULL;
-	bool ok;
-	int err = 0;
+	int err;
 
-	w->n_links = 0;
+	w->n_links = w->linked = w->cloned = 0;
+	w->linked_bytes = 0;
 	w->clusters = div_up(w->item.length, 1ull << w->bits);
-	ok = prepare(w);
-	engine_turn_begin(e, w->item.seq);
-	if (ok) {
-		s = engine_join(e, &w->item);
-		err = ops_of(w)->lease(w, s);
-	}
-	engine_turn_end(e);
-	if (!s)
+	if (!prepare(w)) {
+		engine_turn_begin(e, w->item.seq);
+		engine_turn_end(e);
 		return;
-	if (err)
-		engine_fail(e, fail_in(err, e->target->image->path));
-	else
-		ok = write_out(w);
-	ok = ok && !err;
-	err = engine_leave(e, s, w->links, ok ? w->n_links : 0, w->done.written,
-			   ok ? &w->item : NULL);
-	if (err)
-		engine_fail(e, err);
-	account(w, ok && !err);
+	}
+	engine_turn_begin(e, w->item.seq);
+	w->slot = engine_join(e, w->item.kind == ITEM_CLONE ? w->item.length : 0);
+	err = ops_of(w)->lease(w, w->slot);
+	engine_turn_end(e);
+	if (!err) {
+		carry_out(w);
+		return;
+	}
+	engine_fail(e, fail_in(err, e->target->image->path));
+	leave(w, false, 0, true);
 }
 
 static int next_item(struct worker *w)

@@ -38,6 +38,11 @@ struct worker {
 	/* of each link: where its data lies in buf; NO_DATA: nowhere */
 	uint64_t *link_from;
 	size_t n_links, cap_links, cap_from;
+	/* CLONE: those before `linked` are in a batch, those before `cloned` may be */
+	size_t linked, cloned;
+	uint64_t linked_bytes;
+	struct slot *slot; /* the batch that the item has joined */
+	bool guest_is_active; /* when something was cloned last */
 	/* FILL: what was found in the wanted subclusters */
 	uint32_t fill_data, fill_zero;
 	struct worker_counts done;
@@ -47,7 +52,8 @@ struct worker {
 struct worker_ops {
 	int (*prepare)(struct worker *w);
 	int (*lease)(struct worker *w, struct slot *s); /* in the turn */
-	int (*write)(struct worker *w); /* may be called again after an error */
+	/* may be called again after an error; CLONE: and to go on (cloned < n_links) */
+	int (*write)(struct worker *w);
 };
 
 int worker_room(uint8_t **buf, size_t *size, size_t need);
@@ -75,6 +81,10 @@ int worker_zero_run(struct worker *w, struct slot *s, uint64_t guest, uint64_t n
 /* In the turn: n clusters are left out, of which `bytes` lie inside the disk. */
 int worker_leave_out(struct worker *w, uint64_t guest, uint64_t n, uint64_t bytes);
 
+/* job/copy.c */
+int worker_prepare_copy(struct worker *w);
+int worker_lease_copy(struct worker *w, struct slot *s);
+int worker_write_copy(struct worker *w);
 /* job/blob.c */
 int worker_prepare_blobs(struct worker *w);
 int worker_lease_blobs(struct worker *w, struct slot *s);

@@ -11,6 +11,7 @@
  *	FAULT_SLOW=MS	the first FAULT_COUNT (1) such writes take so many milliseconds
  *	FAULT_FLIP=1	the first FAULT_COUNT (1) such writes write something else
  *	FAULT_CLONE=MS	each clone to it takes so many milliseconds
+ *	FAULT_REFUSE=N	each N-th clone to it is refused (EOPNOTSUPP)
  *	FAULT_PEAK=FILE	the most memory that the process ever had, in KiB, goes there
  *
  * The system calls are made directly, so that a sanitizer's own copies of these functions
@@ -38,7 +39,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* Under the lock. */
 static off_t durable = -1; /* length of the file when it was last synced */
-static long syncs, writes;
+static long syncs, writes, clones;
 
 static long number(const char *name, long otherwise)
 {
@@ -167,6 +168,17 @@ int fsync(int fd)
 	return r;
 }
 
+static bool refuses(void)
+{
+	long nth = number("FAULT_REFUSE", 0);
+	bool refused;
+
+	pthread_mutex_lock(&lock);
+	refused = nth && ++clones % nth == 0;
+	pthread_mutex_unlock(&lock);
+	return refused;
+}
+
 int ioctl(int fd, unsigned long request, ...)
 {
 	va_list ap;
@@ -175,8 +187,13 @@ int ioctl(int fd, unsigned long request, ...)
 	va_start(ap, request);
 	arg = va_arg(ap, void *);
 	va_end(ap);
-	if (request == FICLONERANGE && concerns(fd))
+	if (request == FICLONERANGE && concerns(fd)) {
 		usleep((useconds_t)number("FAULT_CLONE", 0) * 1000);
+		if (refuses()) {
+			errno = EOPNOTSUPP;
+			return -1;
+		}
+	}
 	return (int)syscall(SYS_ioctl, fd, request, arg);
 }
 

@@ -20,6 +20,25 @@ testToBaseInChain()
 	assert_merged D.qcow2 "$HASH" A.qcow2
 }
 
+# Who is in the old chain and not in the new one has left it; by whatever way.
+testPrintMerged()
+{
+	make_chain
+	assert_status 0 chain-rebase -q --print-merged -b A.qcow2 D.qcow2
+	assertEquals "$(printf '%s\n' "$PWD/C.qcow2" "$PWD/B.qcow2")" "$(cat "$WORK/out")"
+	assert_status 0 chain-rebase -q --print-merged=0 -b '' D.qcow2
+	assertEquals "$PWD/A.qcow2" "$(tr '\0' '\n' <"$WORK/out")"
+	assert_status 0 chain-rebase -q --print-merged -b A.qcow2 D.qcow2
+	assert_no_out .
+	# a new base that has some of the old layers below it keeps them
+	make_chain
+	over X.qcow2 B.qcow2
+	assert_status 0 chain-rebase --json -b X.qcow2 D.qcow2
+	assertEquals "[\"$PWD/C.qcow2\"]" "$(jq -c \
+		'select(.event == "CHAIN_MERGE_RESULT").data.swallowed' "$WORK/out")"
+	assert_merged D.qcow2 "$HASH" X.qcow2
+}
+
 # Another image altogether: what differs is copied, what is equal is not.
 testToStranger()
 {
@@ -104,6 +123,12 @@ testUnsafe()
 	assert_status 0 chain-rebase -q -u -b '' D.qcow2
 	assertEquals "" "$(backing D.qcow2)"
 	assert_sound D.qcow2
+	# it may be about to come there, or mistyped
+	assert_status 0 chain-rebase -u -b nosuch.qcow2 -F qcow2 D.qcow2
+	assert_err '^chain-rebase: nosuch.qcow2: cannot be found'
+	assertEquals nosuch.qcow2 "$(backing D.qcow2)"
+	assert_status 66 chain-rebase -u -b nosuch2.qcow2 D.qcow2
+	assertEquals nosuch.qcow2 "$(backing D.qcow2)"
 }
 
 # -u repairs a chain whose backing file was moved.

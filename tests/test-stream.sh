@@ -65,6 +65,21 @@ testDepth()
 	done
 }
 
+# A mistyped base is not hidden by there being nothing to do.
+testNothingToDoAndNoBase()
+{
+	new D.qcow2 1M
+	new A.qcow2 1M
+	freeze D.qcow2
+	assert_status 66 chain-stream -b nosuch.qcow2 D.qcow2
+	assert_one_error
+	assert_status 64 chain-stream -b D.qcow2 D.qcow2
+	assert_one_error
+	assert_status 0 chain-stream -b A.qcow2 D.qcow2
+	assert_err 'nothing to do: has no backing file'
+	assert_frozen
+}
+
 testNothingToDo()
 {
 	make_chain

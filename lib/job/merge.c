@@ -17,20 +17,43 @@
 
 #define STALE_TRIES 3u
 
+static bool is_kept(const struct setup *s, size_t depth)
+{
+	if (!s->new_chain)
+		return depth >= s->keep;
+	for (size_t i = 0; i < s->new_chain->count; i++)
+		if (image_same_file(s->new_chain->links[i].image,
+				    s->chain->links[depth].image))
+			return true;
+	return false;
+}
+
+static void forget_swallowed(struct merge_result *r)
+{
+	for (size_t i = 0; i < r->n_swallowed; i++)
+		free(r->swallowed[i]);
+	free(r->swallowed);
+	r->swallowed = NULL;
+	r->n_swallowed = 0;
+}
+
 int merge_note_swallowed(struct merge *m)
 {
 	const struct setup *s = &m->setup;
-	size_t n = s->new_chain ? 0 : s->keep - 1;
 
-	if (!n)
-		return 0;
-	m->result->swallowed = calloc(n, sizeof(char *));
+	forget_swallowed(m->result); /* of a chain that was stale */
+	m->result->swallowed = calloc(s->chain->count, sizeof(char *));
 	if (!m->result->swallowed)
 		return fail(ENOMEM, "out of memory");
-	for (size_t i = 0; i < n; i++) {
-		m->result->swallowed[i] = realpath(s->chain->links[i + 1].path, NULL);
-		if (!m->result->swallowed[i])
-			return fail_errno(errno, "%s", s->chain->links[i + 1].path);
+	for (size_t i = 1; i < s->chain->count; i++) {
+		const char *path = s->chain->links[i].path;
+		char **real = &m->result->swallowed[m->result->n_swallowed];
+
+		if (is_kept(s, i))
+			continue;
+		*real = realpath(path, NULL);
+		if (!*real)
+			return fail_errno(errno, "%s", path);
 		m->result->n_swallowed++;
 	}
 	return 0;
@@ -254,9 +277,7 @@ const char *merge_state_name(enum merge_state state)
 
 void merge_result_release(struct merge_result *r)
 {
-	for (size_t i = 0; i < r->n_swallowed; i++)
-		free(r->swallowed[i]);
-	free(r->swallowed);
+	forget_swallowed(r);
 	free(r->note);
 	free(r->backing_string);
 	free(r->backing_format);

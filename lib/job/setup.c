@@ -202,39 +202,50 @@ static int open_and_lock(struct setup *s)
 		       s->options->image);
 }
 
+/* The depth of the base that the user names, in s->keep. */
+static int find_named(struct setup *s)
+{
+	const struct merge_options *o = s->options;
+	int err = chain_find(s->chain, o->base, &s->keep);
+
+	if (err == -ENOENT && access(o->base, F_OK) == 0) {
+		if (s->chain->count == 1)
+			return nothing(s, "has no backing file");
+		return fail_in(fail(EINVAL,
+				    "is not in the backing chain of %s; "
+				    "chain-info shows what is",
+				    o->image),
+			       o->base);
+	}
+	if (!err && s->keep == 0)
+		return fail_in(
+			fail(EINVAL, "cannot be its own base; name a layer below it"),
+			o->base);
+	return err;
+}
+
 static int find_base(struct setup *s)
 {
 	const struct merge_options *o = s->options;
 	size_t n = s->chain->count;
-	int err;
+	int err = 0;
 
 	s->keep = n;
-	if (o->type == MERGE_STREAM && n == 1)
+	if (o->type == MERGE_REBASE)
+		return !o->base && n == 1 ? nothing(s, "has no backing file already") : 0;
+	/* a mistyped base is one even where there is nothing to do */
+	if (o->base)
+		err = find_named(s);
+	if (err || s->result->nothing_to_do)
+		return err;
+	if (n == 1)
 		return nothing(s, "has no backing file");
-	if (o->type == MERGE_STREAM && o->depth) {
-		if (n <= o->depth)
-			return nothing(s, "the chain is short enough already");
+	if (o->depth && n <= o->depth)
+		return nothing(s, "the chain is short enough already");
+	if (o->depth)
 		s->keep = n - (o->depth - 1);
-	} else if (o->type == MERGE_STREAM && o->base) {
-		err = chain_find(s->chain, o->base, &s->keep);
-		if (err == -ENOENT && access(o->base, F_OK) == 0)
-			return fail_in(fail(EINVAL,
-					    "is not in the backing chain of %s; "
-					    "chain-info shows what is",
-					    o->image),
-				       o->base);
-		if (err)
-			return err;
-		if (s->keep == 0)
-			return fail_in(
-				fail(EINVAL,
-				     "cannot be its own base; name a layer below it"),
-				o->base);
-	}
-	if (o->type == MERGE_STREAM && s->keep == 1)
+	if (s->keep == 1)
 		return nothing(s, "the base is the direct backing file already");
-	if (o->type == MERGE_REBASE && !o->base && n == 1)
-		return nothing(s, "has no backing file already");
 	return 0;
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
@@ -23,14 +24,22 @@ static int probe_format(const struct merge_options *o, struct merge_result *r)
 
 	if (o->base_format) {
 		r->backing_format = strdup(o->base_format);
+		/* allowed: it may be about to come there */
+		if (access(o->base, F_OK) < 0) {
+			fail_in(fail_errno(errno, "cannot be found, and the image "
+						  "not be read without it"),
+				o->base);
+			r->warning = fail_take();
+		}
 	} else {
 		err = image_probe(o->base, &format);
 		if (err)
 			return fail_in(err, o->base);
 		r->backing_format = strdup(format == IMAGE_RAW ? "raw" : "qcow2");
-		r->warning = strdup(
-			"the format of the new base was found by looking at it; "
-			"give it with -F");
+		if (asprintf(&r->warning,
+			     "%s: its format was found by looking at it; give it with -F",
+			     o->base) < 0)
+			r->warning = NULL;
 	}
 	return r->backing_format ? 0 : fail(ENOMEM, "out of memory");
 }

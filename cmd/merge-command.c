@@ -48,12 +48,21 @@ static void on_error(void *opaque, const char *operation, const char *action,
 		     const char *sentence, bool nospace)
 {
 	struct show *s = opaque;
+	CLEANUP_FREE char *paused = NULL;
 
 	merge_events_error(&s->events, operation, action, sentence, nospace);
-	if (s->errors++ >= ERRORS_SHOWN && !s->args->common.verbose)
+	if (s->errors++ < ERRORS_SHOWN || s->args->common.verbose) {
+		merge_bar_clear(&s->bar);
+		remark(s->program, sentence);
+	}
+	if (strcmp(action, "stop") != 0 ||
+	    asprintf(&paused,
+		     "%s: paused; %sgo on with chain-stream --resume, or end it with "
+		     "--cancel",
+		     s->args->merge.image, nospace ? "make room, then " : "") < 0)
 		return;
 	merge_bar_clear(&s->bar);
-	remark(s->program, sentence);
+	remark(s->program, paused);
 }
 
 /* QEMU's own, as they came. */

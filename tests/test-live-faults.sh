@@ -245,6 +245,9 @@ testWaitsForSpace()
 		hold small/D.qcow2 || return 0
 		start chain-stream -q --on-error=enospc small/D.qcow2
 		until_true 10 paused || fail "$kind: it does not wait: $(cat "$WORK/bg.err")"
+		assertTrue "it says so: $(cat "$WORK/bg.err")" "grep -q \
+			'small/D.qcow2: paused; make room, then go on with chain-stream --resume' \
+			'$WORK/bg.err'"
 		assert_status 0 chain-stream --cancel small/D.qcow2
 		finish
 		assertEquals "$kind, cancelled: $(cat "$WORK/bg.err")" 75 "$STATUS"

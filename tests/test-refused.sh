@@ -77,6 +77,8 @@ testRawTop()
 
 testOtherFormats()
 {
+	local command
+
 	qemu-img create -q -f vmdk A.vmdk 1M
 	FORMAT=vmdk over D.qcow2 A.vmdk
 	freeze D.qcow2
@@ -85,6 +87,13 @@ testOtherFormats()
 	run chain-info D.qcow2
 	assert_out A.vmdk
 	assert_frozen
+	# nor is it raw, of which an overlay could be made
+	for command in chain-stream 'chain-rebase -b X' 'chain-rebase -u -F raw -b X'; do
+		# shellcheck disable=SC2086 # several words
+		assert_status 65 $command A.vmdk
+		assert_one_error
+		assert_err 'A.vmdk: it looks like format "vmdk"'
+	done
 }
 
 # The format before qcow2 begins with the same four bytes.

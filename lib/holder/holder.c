@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Open, start, close, and what SWITCH and FINISH need of it. */
+#include "chain/foreign.h"
 #include "holder/holder.h"
 
 #include <errno.h>
@@ -57,6 +58,8 @@ static int open_and_lock(struct holder *h)
 	enum image_format format;
 	int err = image_probe(h->path, &format);
 
+	if (!err && format == IMAGE_RAW)
+		err = foreign_probe(h->path);
 	if (!err && format == IMAGE_RAW)
 		err = fail(ENOTSUP, "is a raw image; make an overlay of it first with "
 				    "chain-snapshot, or serve it with nbdkit file");

@@ -13,6 +13,7 @@
 #include "base/fail.h"
 #include "base/io.h"
 #include "base/size.h"
+#include "chain/foreign.h"
 #include "chain/name.h"
 #include "copy/mover.h"
 #include "image/check.h"
@@ -144,13 +145,13 @@ static int open_chains(struct setup *s)
 	enum image_format format;
 	int err = image_probe(o->image, &format);
 
+	if (!err && format == IMAGE_RAW)
+		err = foreign_probe(o->image);
+	if (!err && format == IMAGE_RAW)
+		err = fail(ENOTSUP, "is a raw image, which has no backing file to merge; "
+				    "make an overlay of it first with chain-snapshot");
 	if (err)
 		return fail_in(err, o->image);
-	if (format == IMAGE_RAW)
-		return fail_in(fail(ENOTSUP,
-				    "is a raw image, which has no backing file to merge; "
-				    "make an overlay of it first with chain-snapshot"),
-			       o->image);
 	err = chain_open(&s->chain, o->image, "qcow2",
 			 o->dry_run || s->held->by_qemu ? 0 : CHAIN_WRITE);
 	return err ? err : open_new_chain(s);

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "chain/foreign.h"
 #include "chain/name.h"
 #include "image/check.h"
 #include "image/lock.h"
@@ -103,6 +104,8 @@ static int open_locked(const struct merge_options *o, struct image **out)
 	enum image_format format;
 	int err = image_probe(o->image, &format);
 
+	if (!err && format == IMAGE_RAW)
+		err = foreign_probe(o->image);
 	if (!err && format == IMAGE_RAW)
 		err = fail(ENOTSUP,
 			   "is a raw image and cannot have a backing file; make an "

@@ -80,6 +80,8 @@ static error_t check(const struct args *args)
 {
 	if (!args->n_images && args->mode != SHOW_JOBS)
 		return -fail(EINVAL, "which IMAGE? See --help");
+	if (args->mode == SHOW_DOT && args->common.json)
+		return -fail(EINVAL, "give one of --dot and --json");
 	for (size_t i = 0; i < args->n_images; i++) {
 		if (!*args->images[i])
 			return -fail(EINVAL, "IMAGE is empty; give the path of an image");

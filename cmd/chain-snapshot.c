@@ -123,8 +123,14 @@ static int check(const struct args *args)
 	if (!args->n_names)
 		return fail(EINVAL, "which IMAGE? See --help");
 	if (args->n_names % 2)
-		return fail(EINVAL, "%s: which OVERLAY is to be made of it? See --help",
+		return fail(EINVAL,
+			    "%s: which OVERLAY is to be made of it? Names come in pairs, "
+			    "IMAGE OVERLAY; see --help",
 			    args->names[args->n_names - 1]);
+	for (size_t i = 0; i < args->n_names; i++)
+		if (!*args->names[i])
+			return fail(EINVAL, "%s is empty; give the path of an image",
+				    i % 2 ? "OVERLAY" : "IMAGE");
 	if (args->qmp && !*args->qmp)
 		return fail(EINVAL, "--qmp is empty; give the path of a socket");
 	return 0;

@@ -59,8 +59,8 @@ static int print_text(const char *path, const struct image *img,
 
 	printf("%s: ", name ? name : "?");
 	if (c->corruptions || c->check_errors)
-		printf("%" PRIu64 " corruptions, %" PRIu64 " could not be checked, ",
-		       c->corruptions, c->check_errors);
+		printf("%" PRIu64 " corruption%s, %" PRIu64 " could not be checked, ",
+		       c->corruptions, c->corruptions == 1 ? "" : "s", c->check_errors);
 	else
 		printf("sound, ");
 	printf("%" PRIu64 " of %" PRIu64 " clusters in use (%s)", c->allocated_clusters,
@@ -77,7 +77,8 @@ static int print_text(const char *path, const struct image *img,
 static int verdict(const struct image_check *c)
 {
 	if (c->corruptions)
-		return fail(EUCLEAN, "%s", c->first ? c->first : "the image is corrupt");
+		return fail(EUCLEAN, "%s; repair a copy of it with qemu-img check -r all",
+			    c->first ? c->first : "the image is corrupt");
 	if (c->check_errors)
 		return fail(-c->error, "%" PRIu64 " parts could not be checked: %s",
 			    c->check_errors, c->first ? c->first : "out of memory");

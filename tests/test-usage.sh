@@ -64,10 +64,15 @@ testWrongArguments()
 		chain-stream --qmp= D.qcow2
 		chain-snapshot A.qcow2 B.qcow2 C.qcow2
 		chain-info --map --check D.qcow2
+		chain-info --dot --json D.qcow2
 		chain-info --watch=x
 		chain-info --watch=0
 		chain-info -o NAME D.qcow2
 	END
+	assert_status 64 chain-snapshot '' E.qcow2
+	assert_err 'IMAGE is empty'
+	assert_status 64 chain-snapshot D.qcow2 ''
+	assert_err 'OVERLAY is empty'
 	for args in "chain-stream" "chain-info" "chain-snapshot" "chain-rebase -b A.qcow2"; do
 		# shellcheck disable=SC2086
 		assert_status 64 $args

@@ -55,7 +55,8 @@ static void on_error(void *opaque, const char *operation, const char *action,
 		merge_bar_clear(&s->bar);
 		remark(s->program, sentence);
 	}
-	if (strcmp(action, "stop") != 0 ||
+	/* of a QEMU's the sentence says it */
+	if (strcmp(action, "stop") != 0 || s->args->qmp ||
 	    asprintf(&paused,
 		     "%s: paused; %sgo on with chain-stream --resume, or end it with "
 		     "--cancel",

@@ -205,6 +205,36 @@ testLittleRoom()
 	cd ..
 }
 
+# A guest that wakes up beside several items, each of which leases: little room, and threads
+# that wait for each other.
+testGuestWakesInLittleRoom()
+{
+	local i room
+
+	need_holder || return 0
+	need strace || return 0
+	make_faults || return 0
+	mkdir m
+	mount_new xfs 660M m || return 0
+	cd m || return 1
+	make_slow_chain 200
+	room=$(($(df --output=avail -m . | tail -n 1) - 256))
+	assertTrue "room for $room MiB" "[ $room -ge 40 ] && [ $room -le 120 ]"
+	hold D.qcow2 || return 1
+	start "${FAULTY[@]}" FAULT_CLONE=100 strace -f -e trace=ioctl -o "$WORK/trace" \
+		chain-stream -q -j 8 D.qcow2
+	until_true 10 grep -q 'FICLONERANGE.*dest_offset=[1-9]' "$WORK/trace"
+	# for so long that each thread has linked a part and waits for its next turn
+	for ((i = 0; i < 48; i++)); do
+		qemu-io -f raw -c 'read 0 4k' -c 'sleep 200' "$NBD" >/dev/null 2>&1
+	done
+	finish
+	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"
+	release
+	assert_merged D.qcow2 "$HASH" ""
+	cd ..
+}
+
 # Where the file system does not share after all it is copied, and others share meanwhile.
 testRefused()
 {
@@ -212,7 +242,7 @@ testRefused()
 
 	make_faults || return 0
 	mkdir m
-	mount_new xfs 1500M m || return 0
+	mount_new xfs 460M m || return 0
 	cd m || return 1
 	for live in '' live; do
 		make_slow_chain 48

@@ -150,7 +150,7 @@ static int copy_instead(struct worker *w, const struct stretch *x)
 {
 	int err = 0;
 
-	pthread_mutex_unlock(&w->engine->clone_lock);
+	engine_clone_end(w->engine);
 	for (uint64_t at = 0; at < x->length && !err; at += PLAN_COPY_MAX) {
 		size_t n = min_u64(PLAN_COPY_MAX, x->length - at);
 
@@ -164,7 +164,7 @@ static int copy_instead(struct worker *w, const struct stretch *x)
 		else
 			err = worker_write(w, w->buf, n, x->to + at);
 	}
-	pthread_mutex_lock(&w->engine->clone_lock);
+	engine_clone_begin(w->engine, NULL);
 	w->done.copied += x->length;
 	w->done.read += x->length;
 	w->done.written += x->length;
@@ -233,13 +233,8 @@ static int clone_stretch(struct worker *w, const struct stretch *all)
 	return err;
 }
 
-int worker_write_clones(struct worker *w)
+static int write_clones(struct worker *w)
 {
-	/*
-	 * For the whole item, stepping back and all: the file system lets one thread clone into
-	 * a file at a time, so that another one would only be in the way at each call.
-	 */
-	LOCK_SCOPE(&w->engine->clone_lock);
 	const struct piece *p = w->item.old.items;
 	const uint8_t *verdicts = w->verdicts;
 	struct stretch x = {0};
@@ -249,7 +244,7 @@ int worker_write_clones(struct worker *w)
 
 	w->guest_is_active = t->ops->guest_is_active && t->ops->guest_is_active(t);
 	/* Links are in the order of the pieces, and each lies inside one. */
-	for (w->cloned = w->linked; w->cloned < w->n_links && !err; w->cloned++) {
+	for (; w->cloned < w->n_links && !err; w->cloned++) {
 		const struct link *l = &w->links[w->cloned];
 		uint64_t length = (uint64_t)l->clusters << w->bits, from;
 
@@ -274,4 +269,18 @@ int worker_write_clones(struct worker *w)
 		x = (struct stretch){p->image, from, l->host, length};
 	}
 	return err ? err : clone_stretch(w, &x);
+}
+
+int worker_write_clones(struct worker *w)
+{
+	bool may_leave = w->engine->target->held && !w->engine->verify;
+	int err;
+
+	w->cloned = w->linked;
+	/* for the whole item, stepping back and all */
+	if (!engine_clone_begin(w->engine, may_leave ? w->slot : NULL))
+		return 0;
+	err = write_clones(w);
+	engine_clone_end(w->engine);
+	return err;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Threads, turns, batches, and what happens on errors. */
+#include "image/room.h"
 #include "job/engine.h"
 
 #include <errno.h>
@@ -21,7 +22,6 @@ int engine_init(struct engine *e)
 {
 	pthread_condattr_t attr;
 
-	pthread_mutex_init(&e->clone_lock, NULL);
 	pthread_mutex_init(&e->turn_lock, NULL);
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_condattr_init(&attr);
@@ -49,7 +49,6 @@ void engine_release(struct engine *e)
 	free(e->sentence);
 	free(e->ignored_sentence);
 	free(e->fault_sentence);
-	pthread_mutex_destroy(&e->clone_lock);
 	pthread_mutex_destroy(&e->turn_lock);
 	pthread_mutex_destroy(&e->lock);
 	pthread_cond_destroy(&e->turn_changed);
@@ -187,22 +186,51 @@ static bool close_filling(struct engine *e)
 	return true;
 }
 
+/* Would so many bytes more be too many? One item alone never is. */
+static bool are_too_many(const struct engine *e, uint64_t clones)
+{
+	const struct target *t = e->target;
+
+	return t->held && clones && e->clones &&
+	       e->clones + clones > room_beside_guest(t->image->fd) / 2;
+}
+
 struct slot *engine_join(struct engine *e, uint64_t clones)
 {
 	LOCK_SCOPE(&e->lock);
 	struct slot *s = &e->slots[e->filling];
 
-	while (is_full(s) ||
-	       (s->clones && clones && s->clones + clones > e->clone_most)) {
-		if (!close_filling(e))
+	while (is_full(s) || are_too_many(e, clones)) {
+		if (!s->joined || !close_filling(e))
 			pthread_cond_wait(&e->changed, &e->lock);
 		s = &e->slots[e->filling];
 	}
 	if (!s->joined++)
 		s->opened_ms = clock_ms();
 	s->outstanding++;
-	s->clones += clones;
+	e->clones += clones;
 	return s;
+}
+
+bool engine_clone_begin(struct engine *e, const struct slot *s)
+{
+	LOCK_SCOPE(&e->lock);
+
+	while (e->cloning) {
+		if (s && (s->closed || is_full(s)))
+			return false;
+		wait_ms(e, 100);
+	}
+	e->cloning = true;
+	return true;
+}
+
+void engine_clone_end(struct engine *e)
+{
+	LOCK_SCOPE(&e->lock);
+
+	e->cloning = false;
+	pthread_cond_broadcast(&e->changed);
 }
 
 bool engine_is_due(struct engine *e, const struct slot *s)
@@ -237,6 +265,7 @@ int engine_leave(struct engine *e, struct slot *s, const struct share *share)
 		err = keep_item(s, share->item);
 	s->clusters = s->batch.clusters;
 	s->bytes += share->written;
+	s->clones += share->clones;
 	if (!err)
 		s->done += share->done;
 	if (--s->outstanding == 0)
@@ -312,6 +341,7 @@ void *engine_committer(void *opaque)
 		batch_reset(&s->batch);
 		forget_items(s);
 		s->closed = false;
+		e->clones -= s->clones;
 		s->joined = s->bytes = s->clusters = s->clones = s->done = 0;
 		pthread_cond_broadcast(&e->changed);
 	}

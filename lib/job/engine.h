@@ -48,7 +48,7 @@ struct slot {
 	uint64_t joined; /* items that joined it */
 	uint64_t bytes; /* written in it */
 	uint64_t clusters;
-	uint64_t clones; /* bytes of the CLONE items that joined it */
+	uint64_t clones; /* bytes of CLONE items, of which it is the last to hear */
 	uint64_t done; /* guest bytes of the items that are done in it */
 	uint64_t opened_ms;
 	struct item *items; /* --verify: what it holds */
@@ -63,14 +63,6 @@ struct engine {
 	unsigned threads;
 	bool verify;
 	enum merge_on_error on_error;
-	/* bytes of CLONE items that a batch holds, unless one alone has more */
-	uint64_t clone_most;
-
-	/*
-	 * Held while an item is cloned: the kernel locks the whole file for each clone, and
-	 * two threads that take turns at it take longer than one after the other.
-	 */
-	pthread_mutex_t clone_lock;
 
 	pthread_mutex_t turn_lock;
 	pthread_cond_t turn_changed;
@@ -83,6 +75,12 @@ struct engine {
 	unsigned running; /* worker threads that have not ended */
 	bool no_more; /* no item will join any more: the committer ends */
 	bool finished; /* the committer has ended */
+	/*
+	 * One thread clones at a time: the kernel locks the whole file for each clone, and two
+	 * that take turns at it take longer than one after the other.
+	 */
+	bool cloning;
+	uint64_t clones; /* bytes of CLONE items that have joined and are not committed */
 	struct merge_counts counts;
 	uint64_t left_out; /* guest bytes that data showed to be the same or zero */
 	int error; /* the first one; workers stop taking items */
@@ -130,10 +128,17 @@ void engine_turn_begin(struct engine *e, uint64_t seq);
 void engine_turn_end(struct engine *e);
 
 /*
- * In the turn: an item (with so many bytes to clone) joins the open batch (that is closed
- * first if it is full). Later once more: what of it is not cloned yet.
+ * In the turn: an item joins the open batch (that is closed first if it is full). clones: of
+ * a CLONE item, its bytes; while held, there may be no more under way than half of the room
+ * that a merge has, which the leases count against. The rest of an item joins with 0, later.
  */
 struct slot *engine_join(struct engine *e, uint64_t clones);
+/*
+ * Wait until nobody else clones. false: the batch s is due, and is to be left first (NULL:
+ * never).
+ */
+bool engine_clone_begin(struct engine *e, const struct slot *s);
+void engine_clone_end(struct engine *e);
 /* Is this batch to be committed, as soon as those that joined it let it? */
 bool engine_is_due(struct engine *e, const struct slot *s);
 /* What an item brings to a batch: all that it has, nothing (it has failed), or a part. */
@@ -142,6 +147,7 @@ struct share {
 	size_t n_links;
 	uint64_t written; /* bytes */
 	uint64_t done; /* guest bytes */
+	uint64_t clones; /* of a CLONE item: bytes that are over with this */
 	const struct item
 		*item; /* for --verify; NULL: there is more to come, or nothing */
 };

@@ -132,9 +132,9 @@ static int merge_at_rest(struct merge *m)
 		fail_in(err, merge_active(m)->path);
 	m->target = &m->local.target;
 	if (!err)
-		err = merge_passes(m);
-	if (!err)
 		err = merge_note_swallowed(m);
+	if (!err)
+		err = merge_passes(m);
 	if (!err)
 		err = merge_switch_over(m);
 	if (err) {

@@ -36,6 +36,7 @@
  */
 #define PLAN_CLONE_MAX_IDLE (1ull << 31)
 #define PLAN_CLONE_MAX_ACTIVE (1ull << 26)
+#define PLAN_CLONE_MIN (8ull << 20) /* however little room there is */
 #define PLAN_ZERO_CLUSTERS 65536u
 #define PLAN_RUNS 512u /* of an item, at most */
 #define PLAN_CLONE_RUNS 16384u /* of a CLONE item, and its pieces */

@@ -22,17 +22,17 @@ static unsigned threads_of(const struct merge_options *o)
 }
 
 /*
- * Bytes of the CLONE items of a batch: though a clone takes no room, what is leased counts
- * against the guest's reserve, and there are two batches, and what is copied. What is to be
- * read back is no faster for being shared in large items.
+ * Bytes of a CLONE item beside an idle guest: though a clone takes no room, what is leased
+ * counts against the guest's reserve; see engine_join. What is to be read back is no faster
+ * for being shared in large items.
  */
-static uint64_t clone_most(const struct merge *m)
+static uint64_t clone_max_idle(const struct merge *m)
 {
 	uint64_t room;
 
 	if (!m->target->held)
-		return UINT64_MAX;
-	room = room_beside_guest(merge_active(m)->fd) / 4;
+		return PLAN_CLONE_MAX;
+	room = max_u64(room_beside_guest(merge_active(m)->fd) / 4, PLAN_CLONE_MIN);
 	return min_u64(room,
 		       m->options->verify ? PLAN_CLONE_MAX_ACTIVE : PLAN_CLONE_MAX_IDLE);
 }
@@ -149,7 +149,6 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n)
 		.target = m->target,
 		.limit = &m->limit,
 		.threads = threads_of(m->options),
-		.clone_most = clone_most(m),
 		.verify = m->options->verify,
 		/* Nobody could take a stop back without a page. */
 		.on_error = m->progress.page ? m->options->on_error
@@ -158,8 +157,8 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n)
 	};
 	int err = plan_of(m, &plan, pass, n);
 
-	plan.clone_max_idle = e.clone_most;
-	plan.clone_max_active = min_u64(e.clone_most, PLAN_CLONE_MAX_ACTIVE);
+	plan.clone_max_idle = clone_max_idle(m);
+	plan.clone_max_active = min_u64(plan.clone_max_idle, PLAN_CLONE_MAX_ACTIVE);
 	if (!err && !m->target->held)
 		err = target_local_pass(&m->local, pass, n);
 	if (!err)

@@ -281,6 +281,8 @@ static int leave(struct worker *w, bool well, size_t end, bool last)
 			share.done = plan_item_bytes(w->engine->plan, &w->item) -
 				     w->linked_bytes;
 	}
+	if (w->item.kind == ITEM_CLONE)
+		share.clones = last ? w->item.length - w->linked_bytes : share.done;
 	err = engine_leave(w->engine, w->slot, &share);
 	if (err)
 		engine_fail(w->engine, err);
@@ -293,12 +295,9 @@ static int leave(struct worker *w, bool well, size_t end, bool last)
 /* What has been cloned goes into its batch, the rest into a later one. */
 static int link_part(struct worker *w)
 {
-	uint64_t rest = 0;
 	int err = leave(w, true, w->cloned, false);
 
-	for (size_t i = w->linked; i < w->n_links; i++)
-		rest += (uint64_t)w->links[i].clusters << w->bits;
-	w->slot = engine_join(w->engine, rest);
+	w->slot = engine_join(w->engine, 0);
 	return err;
 }
 

@@ -48,7 +48,7 @@ struct slot {
 	uint64_t joined; /* items that joined it */
 	uint64_t bytes; /* written in it */
 	uint64_t clusters;
-	uint64_t clones; /* bytes of CLONE items, of which it is the last to hear */
+	uint64_t clones; /* bytes of CLONE items that are over when it is committed */
 	uint64_t done; /* guest bytes of the items that are done in it */
 	uint64_t opened_ms;
 	struct item *items; /* --verify: what it holds */

@@ -209,7 +209,7 @@ testLittleRoom()
 # that wait for each other.
 testGuestWakesInLittleRoom()
 {
-	local i room
+	local at i n room writes
 
 	need_holder || return 0
 	need strace || return 0
@@ -220,18 +220,28 @@ testGuestWakesInLittleRoom()
 	make_slow_chain 200
 	room=$(($(df --output=avail -m . | tail -n 1) - 256))
 	assertTrue "room for $room MiB" "[ $room -ge 40 ] && [ $room -le 120 ]"
+	qemu-img convert -O raw D.qcow2 "$WORK/disk.raw"
 	hold D.qcow2 || return 1
 	start "${FAULTY[@]}" FAULT_CLONE=100 strace -f -e trace=ioctl -o "$WORK/trace" \
 		chain-stream -q -j 8 D.qcow2
 	until_true 10 grep -q 'FICLONERANGE.*dest_offset=[1-9]' "$WORK/trace"
-	# for so long that each thread has linked a part and waits for its next turn
+	# for so long that each thread has linked a part and waits for its next turn; what is
+	# linked is the guest's, and is never cloned again (each place is written once)
 	for ((i = 0; i < 48; i++)); do
-		qemu-io -f raw -c 'read 0 4k' -c 'sleep 200' "$NBD" >/dev/null 2>&1
+		writes=()
+		for ((n = 0; n < 10; n++)); do
+			at=$((i * 10 + n))
+			at=$(((at % 24 + 2) * 1024 + at / 24 * 48))
+			writes+=(-c "write -P $((i + 1)) ${at}k 4k")
+		done
+		qemu-io -f raw "${writes[@]}" -c 'sleep 150' "$NBD" >/dev/null ||
+			fail "the guest's write"
+		qemu-io -f raw "${writes[@]}" "$WORK/disk.raw" >/dev/null
 	done
 	finish
 	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"
 	release
-	assert_merged D.qcow2 "$HASH" ""
+	assert_merged D.qcow2 "$(content "$WORK/disk.raw" raw)" ""
 	cd ..
 }
 

@@ -209,7 +209,7 @@ testLittleRoom()
 # that wait for each other.
 testGuestWakesInLittleRoom()
 {
-	local at i n room writes
+	local at i n room row writes
 
 	need_holder || return 0
 	need strace || return 0
@@ -231,7 +231,8 @@ testGuestWakesInLittleRoom()
 		writes=()
 		for ((n = 0; n < 10; n++)); do
 			at=$((i * 10 + n))
-			at=$(((at % 24 + 2) * 1024 + at / 24 * 48))
+			row=$((at / 24))
+			at=$(((at % 24 + 2) * 1024 + row * 48))
 			writes+=(-c "write -P $((i + 1)) ${at}k 4k")
 		done
 		qemu-io -f raw "${writes[@]}" -c 'sleep 150' "$NBD" >/dev/null ||

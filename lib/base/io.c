@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -41,6 +42,28 @@ int read_at(int fd, void *buf, size_t len, uint64_t offset)
 		return (int)n;
 	memset((char *)buf + n, 0, len - (size_t)n);
 	return 0;
+}
+
+#define PARTS_MOST 64u /* in one call */
+
+int read_parts_at(int fd, void *const *parts, unsigned n, size_t part_len,
+		  uint64_t offset)
+{
+	struct iovec vec[PARTS_MOST];
+	ssize_t got = 0;
+	unsigned done;
+	int err = 0;
+
+	for (unsigned i = 0; i < n && i < PARTS_MOST; i++)
+		vec[i] = (struct iovec){parts[i], part_len};
+	if (offset <= INT64_MAX)
+		got = preadv(fd, vec, (int)(n < PARTS_MOST ? n : PARTS_MOST),
+			     (off_t)offset);
+	/* what did not come whole, and why, the plain call finds out */
+	done = got > 0 ? (unsigned)((size_t)got / part_len) : 0;
+	for (; done < n && !err; done++)
+		err = read_at(fd, parts[done], part_len, offset + done * part_len);
+	return err;
 }
 
 int read_all_at(int fd, void *buf, size_t len, uint64_t offset)

@@ -227,7 +227,7 @@ static int share_cache(struct chain *c)
 
 		if (!img || !img->cache)
 			continue;
-		cache = cache_new(img->fd, bytes);
+		cache = cache_new(img->fd, bytes, image_cluster_size(img));
 		if (!cache)
 			return c->error = no_memory();
 		cache_free(img->cache);

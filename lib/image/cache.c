@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The table cache: four ways a set, the least recently used one goes. */
+/*
+ * The table cache: four ways a set, the least recently used one goes. Who misses the slice
+ * after one that is here walks a table: the rest of it comes in one read.
+ */
 #include "image/cache.h"
 
 #include <errno.h>
@@ -14,6 +17,7 @@
 #include "base/size.h"
 
 #define WAYS 4
+#define AHEAD_MOST 16u /* slices of one read */
 
 struct slice {
 	uint64_t tag; /* offset / CACHE_SLICE + 1; 0: empty */
@@ -35,9 +39,11 @@ struct cache {
 	uint64_t clock;
 	size_t sets;
 	struct slice *slices; /* sets * WAYS */
+	uint64_t table; /* slices of a table */
+	unsigned ahead; /* slices that are read at most in one go */
 };
 
-struct cache *cache_new(int fd, size_t bytes)
+struct cache *cache_new(int fd, size_t bytes, size_t table_bytes)
 {
 	struct cache *c = calloc(1, sizeof(*c));
 
@@ -45,6 +51,8 @@ struct cache *cache_new(int fd, size_t bytes)
 		return NULL;
 	c->fd = fd;
 	c->sets = max_u64(2, bytes / CACHE_SLICE / WAYS);
+	c->table = max_u64(1, table_bytes / CACHE_SLICE);
+	c->ahead = (unsigned)min_u64(AHEAD_MOST, c->sets * WAYS / 4);
 	c->slices = calloc(c->sets * WAYS, sizeof(*c->slices));
 	if (!c->slices) {
 		free(c);
@@ -98,11 +106,9 @@ static struct slice *victim(struct cache *c, uint64_t tag)
 	return v;
 }
 
-/* Read the file into s, with the lock let go meanwhile. */
-static int load(struct cache *c, struct slice *s, uint64_t tag)
+/* From now on s is what this thread reads from the file. */
+static int claim(struct slice *s, uint64_t tag)
 {
-	int err;
-
 	s->tag = 0;
 	if (!s->bytes)
 		s->bytes = malloc(CACHE_SLICE);
@@ -111,12 +117,63 @@ static int load(struct cache *c, struct slice *s, uint64_t tag)
 	s->tag = tag;
 	s->loading = true;
 	s->stale = false;
+	return 0;
+}
+
+/* Claim what follows run[0] in its table, if that is being walked: how many there are. */
+static unsigned claim_ahead(struct cache *c, struct slice **run, uint64_t tag)
+{
+	unsigned n = 1;
+
+	if ((tag - 1) % c->table == 0 || !find(c, tag - 1))
+		return n;
+	for (tag++; n < c->ahead && (tag - 1) % c->table && !find(c, tag); tag++) {
+		run[n] = victim(c, tag);
+		if (!run[n])
+			break;
+		if (claim(run[n], tag)) {
+			fail_clear();
+			break;
+		}
+		n++;
+	}
+	return n;
+}
+
+static int read_run(struct cache *c, struct slice **run, unsigned *n, uint64_t tag)
+{
+	void *parts[AHEAD_MOST];
+	uint64_t offset = (tag - 1) * CACHE_SLICE;
+
+	for (unsigned i = 0; i < *n; i++)
+		parts[i] = run[i]->bytes;
+	if (*n > 1 && read_parts_at(c->fd, parts, *n, CACHE_SLICE, offset) == 0)
+		return 0;
+	/* what nobody has asked for yet is nobody's error */
+	fail_clear();
+	*n = 1;
+	return read_at(c->fd, run[0]->bytes, CACHE_SLICE, offset);
+}
+
+/* Read the file into s and maybe what follows, with the lock let go meanwhile. */
+static int load(struct cache *c, struct slice *s, uint64_t tag)
+{
+	struct slice *run[AHEAD_MOST] = {s};
+	int err = claim(s, tag);
+	unsigned claimed, n;
+
+	if (err)
+		return err;
+	n = claimed = claim_ahead(c, run, tag);
 	pthread_mutex_unlock(&c->lock);
-	err = read_at(c->fd, s->bytes, CACHE_SLICE, (tag - 1) * CACHE_SLICE);
+	err = read_run(c, run, &n, tag);
 	pthread_mutex_lock(&c->lock);
-	s->loading = false;
-	if (err || s->stale)
-		s->tag = 0;
+	for (unsigned i = 0; i < claimed; i++) {
+		run[i]->loading = false;
+		run[i]->used = c->clock;
+		if (err || i >= n || run[i]->stale)
+			run[i]->tag = 0;
+	}
 	pthread_cond_broadcast(&c->loaded);
 	return err;
 }

@@ -16,8 +16,12 @@
 
 struct cache;
 
-/* bytes: an upper bound for the memory held, at least 8 slices. NULL: no memory. */
-struct cache *cache_new(int fd, size_t bytes);
+/*
+ * bytes: an upper bound for the memory held, at least 8 slices. table_bytes: a table has so
+ * many, a power of two, and begins at a multiple of them; what is walked is read by as many,
+ * never past the end of a table, since what lies there may be the guest's. NULL: no memory.
+ */
+struct cache *cache_new(int fd, size_t bytes, size_t table_bytes);
 void cache_free(struct cache *c);
 
 /*

@@ -293,7 +293,8 @@ static int open_qcow2(struct image *img, unsigned flags, size_t cache_bytes)
 		img->data_fd = img->fd;
 		img->data_size = img->file_size;
 	}
-	img->cache = cache_new(img->fd, cache_bytes ? cache_bytes : CACHE_DEFAULT);
+	img->cache = cache_new(img->fd, cache_bytes ? cache_bytes : CACHE_DEFAULT,
+			       image_cluster_size(img));
 	return img->cache ? 0 : fail(ENOMEM, "out of memory for the table cache");
 }
 

@@ -35,6 +35,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define NAMES 64
@@ -163,6 +164,18 @@ ssize_t pread(int fd, void *buf, size_t n, off_t offset)
 	if (strike(&(struct call){"pread", fd, (long)n, offset}))
 		return -1;
 	return real_syscall()(SYS_pread64, fd, buf, n, offset);
+}
+
+/* One read, wherever its parts go. */
+ssize_t preadv(int fd, const struct iovec *vec, int n, off_t offset)
+{
+	long bytes = 0;
+
+	for (int i = 0; i < n; i++)
+		bytes += (long)vec[i].iov_len;
+	if (strike(&(struct call){"pread", fd, bytes, offset}))
+		return -1;
+	return real_syscall()(SYS_preadv, fd, vec, n, offset, 0);
 }
 
 ssize_t pwrite(int fd, const void *buf, size_t n, off_t offset)

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/* The table cache: what it reads ahead, and that nobody sees the difference. */
+#undef NDEBUG
+#include <assert.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/fail.h"
+#include "image/cache.h"
+
+#define TABLE (64u << 10)
+#define TABLES 4u
+
+static int fd;
+static unsigned calls; /* that read the file */
+static uint64_t bad_from = UINT64_MAX; /* what lies there cannot be read */
+static struct cache *writes_meanwhile; /* somebody writes while the file is read */
+
+/* Instead of those of the C library: the library's reads come through here. */
+ssize_t pread64(int file, void *buf, size_t n, off_t offset)
+{
+	calls++;
+	if ((uint64_t)offset + n > bad_from) {
+		errno = EIO;
+		return -1;
+	}
+	return syscall(SYS_pread64, file, buf, n, offset);
+}
+
+ssize_t preadv64(int file, const struct iovec *vec, int n, off_t offset)
+{
+	size_t bytes = 0;
+	ssize_t got;
+
+	calls++;
+	for (int i = 0; i < n; i++)
+		bytes += vec[i].iov_len;
+	if ((uint64_t)offset + bytes > bad_from) {
+		errno = EIO;
+		return -1;
+	}
+	got = syscall(SYS_preadv, file, vec, n, offset, 0);
+	if (writes_meanwhile) {
+		uint8_t byte = 0xee;
+
+		assert(cache_write(writes_meanwhile, (uint64_t)offset + bytes - 1, &byte,
+				   1) == 0);
+		writes_meanwhile = NULL;
+	}
+	return got;
+}
+
+static uint8_t byte_at(uint64_t offset)
+{
+	return (uint8_t)(offset / CACHE_SLICE * 7 + offset % 251);
+}
+
+static void make_file(uint64_t length)
+{
+	char path[] = "/tmp/image-cache.XXXXXX";
+	uint8_t buf[CACHE_SLICE];
+
+	fd = mkstemp(path);
+	assert(fd >= 0 && unlink(path) == 0);
+	for (uint64_t at = 0; at < length; at += sizeof(buf)) {
+		for (unsigned i = 0; i < sizeof(buf); i++)
+			buf[i] = byte_at(at + i);
+		assert(pwrite(fd, buf, sizeof(buf), (off_t)at) == sizeof(buf));
+	}
+	assert(ftruncate(fd, (off_t)length) == 0);
+	calls = 0;
+}
+
+/* The word at this offset is what the file has there. */
+static void check_read(struct cache *c, uint64_t offset, uint64_t length)
+{
+	uint8_t word[8], want;
+
+	assert(cache_read(c, offset, word, sizeof(word)) == 0);
+	for (unsigned i = 0; i < sizeof(word); i++) {
+		want = offset + i < length ? byte_at(offset + i) : 0;
+		assert(word[i] == want);
+	}
+}
+
+static void test_walk(void)
+{
+	uint64_t length = TABLES * TABLE;
+	struct cache *c;
+
+	make_file(length);
+	c = cache_new(fd, 1u << 20, TABLE);
+	assert(c);
+	for (uint64_t at = 0; at < length; at += 512)
+		check_read(c, at, length);
+	/* of each table the first slice, then the rest */
+	assert(calls == 2 * TABLES);
+	cache_free(c);
+	close(fd);
+}
+
+static void test_jumps(void)
+{
+	uint64_t length = TABLES * TABLE;
+	struct cache *c;
+
+	make_file(length);
+	c = cache_new(fd, 1u << 20, TABLE);
+	assert(c);
+	/* from back to front, every second: nobody walks */
+	for (uint64_t at = length; at; at -= 2u * CACHE_SLICE)
+		check_read(c, at - CACHE_SLICE, length);
+	assert(calls == length / CACHE_SLICE / 2);
+	/* what is here already is not read again: a slice each, between two */
+	for (uint64_t at = CACHE_SLICE * 2; at < length; at += 2u * CACHE_SLICE)
+		check_read(c, at, length);
+	assert(calls == length / CACHE_SLICE - 1);
+	cache_free(c);
+	close(fd);
+}
+
+/* The last table ends with the file, in the midst of a slice, as the last ones may. */
+static void test_short_file(void)
+{
+	uint64_t length = TABLE + 9 * CACHE_SLICE + 100;
+	struct cache *c;
+
+	make_file(length);
+	c = cache_new(fd, 1u << 20, TABLE);
+	assert(c);
+	for (uint64_t at = 0; at < 2 * TABLE; at += 512)
+		check_read(c, at, length);
+	cache_free(c);
+	close(fd);
+}
+
+/* No memory to speak of, and tables smaller than a slice. */
+static void test_small(void)
+{
+	uint64_t length = TABLES * TABLE;
+	struct cache *c;
+
+	make_file(length);
+	c = cache_new(fd, 8u * CACHE_SLICE, TABLE);
+	assert(c);
+	for (uint64_t at = 0; at < length; at += 512)
+		check_read(c, at, length);
+	assert(calls < length / CACHE_SLICE);
+	cache_free(c);
+	c = cache_new(fd, 1u << 20, 512);
+	assert(c);
+	calls = 0;
+	for (uint64_t at = 0; at < length; at += 512)
+		check_read(c, at, length);
+	/* the slices beside it may be data, so none is read before somebody asks */
+	assert(calls == length / CACHE_SLICE);
+	cache_free(c);
+	close(fd);
+}
+
+/* A bad sector further on in the table is the error of who asks for it. */
+static void test_bad_sector(void)
+{
+	uint64_t length = TABLE;
+	struct cache *c;
+	uint8_t word[8];
+
+	make_file(length);
+	c = cache_new(fd, 1u << 20, TABLE);
+	assert(c);
+	bad_from = 5 * CACHE_SLICE + 8;
+	for (uint64_t at = 0; at < 5u * CACHE_SLICE; at += CACHE_SLICE)
+		check_read(c, at, length);
+	assert(cache_read(c, 5 * CACHE_SLICE, word, sizeof(word)) == -EIO);
+	fail_clear();
+	bad_from = UINT64_MAX;
+	check_read(c, 5 * CACHE_SLICE, length);
+	cache_free(c);
+	close(fd);
+}
+
+/* A word that is written while its slice is being read ahead is not lost. */
+static void test_written_meanwhile(void)
+{
+	uint64_t length = TABLE;
+	struct cache *c;
+	uint8_t byte;
+
+	make_file(length);
+	c = cache_new(fd, 1u << 20, TABLE);
+	assert(c);
+	check_read(c, 0, length);
+	writes_meanwhile = c;
+	check_read(c, CACHE_SLICE, length);
+	assert(!writes_meanwhile);
+	assert(cache_read(c, TABLE - 1, &byte, 1) == 0 && byte == 0xee);
+	check_read(c, TABLE - CACHE_SLICE, length);
+	cache_free(c);
+	close(fd);
+}
+
+int main(void)
+{
+	test_walk();
+	test_jumps();
+	test_short_file();
+	test_small();
+	test_bad_sector();
+	test_written_meanwhile();
+	return 0;
+}

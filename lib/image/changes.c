@@ -11,6 +11,8 @@
 #include "image/cache.h"
 #include "image/refs.h"
 
+#define RUN_LEAST 64u /* words in a row, on average */
+
 int changes_add(struct changes *c, uint64_t offset, struct qcow2_word word)
 {
 	int err = array_room(&c->items, &c->cap, c->count);
@@ -63,20 +65,24 @@ static int write_slice(const struct change *items, size_t n, struct image *img,
 	return err ? err : cache_write(img->cache, start, buf, len);
 }
 
-static bool is_sorted(const struct changes *c)
+/*
+ * The words of a table come in a row, mostly. Only where they do not, as those of several
+ * tables at the same guest offsets, do they have to be sorted for the sake of few writes.
+ */
+static bool comes_in_runs(const struct changes *c)
 {
+	size_t runs = 1;
+
 	for (size_t i = 1; i < c->count; i++)
-		if (c->items[i].offset < c->items[i - 1].offset)
-			return false;
-	return true;
+		runs += c->items[i].offset < c->items[i - 1].offset;
+	return runs <= 1 + c->count / RUN_LEAST;
 }
 
 int changes_write(struct changes *c, struct image *img, unsigned bytes)
 {
 	size_t i = 0;
 
-	/* Nearly always it is. */
-	if (!is_sorted(c))
+	if (!comes_in_runs(c))
 		qsort(c->items, c->count, sizeof(*c->items), by_offset);
 	while (i < c->count) {
 		uint64_t slice = c->items[i].offset / CACHE_SLICE;
@@ -84,6 +90,7 @@ int changes_write(struct changes *c, struct image *img, unsigned bytes)
 		int err;
 
 		while (i + n < c->count &&
+		       c->items[i + n].offset >= c->items[i + n - 1].offset &&
 		       c->items[i + n].offset / CACHE_SLICE == slice &&
 		       within_cluster(img, c->items[i].offset, c->items[i + n].offset))
 			n++;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a commit is going to write: words at file offsets, and refcounts to raise.
- * Collected first, then sorted and written with one call per neighbouring run.
+ * Collected first, then written with one call per neighbouring run.
  */
 #ifndef IMAGE_CHANGES_H
 #define IMAGE_CHANGES_H

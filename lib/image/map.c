@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/endian.h"
 #include "base/fail.h"
+#include "base/io.h"
 #include "base/size.h"
 #include "image/cache.h"
 
@@ -208,6 +209,10 @@ static unsigned count_equal(const struct image *img, const uint8_t *p, unsigned 
 {
 	unsigned i = 0;
 
+	/* in sparse images most of a table */
+	if (!step && !w.word && !w.bitmap &&
+	    is_zero(p, n * qcow2_word_bytes(&img->header)))
+		return n;
 	for (; i < n; i++) {
 		struct qcow2_word next = word_at(img, p, i);
 

@@ -94,6 +94,7 @@ int refs_free_run(struct image *img, uint64_t first, uint64_t count, uint64_t *r
 	*run = 0;
 	while (*run < count) {
 		struct piece p;
+		uint64_t skip;
 		int err = piece_of(img, first + *run, count - *run, &p);
 
 		if (err == -ENODATA) { /* nothing is counted there */
@@ -103,12 +104,18 @@ int refs_free_run(struct image *img, uint64_t first, uint64_t count, uint64_t *r
 			*run += min_u64(count - *run, per_block - in);
 			continue;
 		}
-		if (!err)
-			err = cache_read(img->cache, p.offset, buf, p.bytes);
+		if (err)
+			return err;
+		/* the words that hold them: most runs are short */
+		skip = round_down((p.first << order) / 8, 8);
+		err = cache_read(img->cache, p.offset + skip, buf,
+				 round_up(div_up((p.first + p.count) << order, 8), 8) -
+					 skip);
 		if (err)
 			return err;
 		for (uint64_t i = 0; i < p.count; i++, ++*run)
-			if (qcow2_refcount_get(buf, order, p.first + i))
+			if (qcow2_refcount_get(buf, order,
+					       p.first + i - (skip * 8 >> order)))
 				return 0;
 	}
 	return 0;

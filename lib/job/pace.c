@@ -3,6 +3,7 @@
 #include "job/pace.h"
 
 #include <fcntl.h>
+#include <time.h>
 
 #include "base/io.h"
 #include "base/size.h"
@@ -37,14 +38,19 @@ static void wrote(struct pace *p, int fd, uint64_t offset, uint64_t length)
 	now->bytes = 0;
 }
 
-int pace_write(struct pace *p, int fd, const void *buf, uint64_t length, uint64_t offset)
+int pace_write(struct pace *p, int fd, const void *buf, uint64_t length, uint64_t offset,
+	       bool guest_is_active)
 {
+	const struct timespec moment = {.tv_nsec = PACE_SLEEP_NS};
+	uint64_t most = guest_is_active ? PACE_WRITE_ACTIVE : PACE_WRITE;
 	const uint8_t *from = buf;
 	int err = 0;
 
 	for (uint64_t at = 0, n; at < length && !err; at += n) {
-		n = min_u64(length - at, PACE_WRITE);
+		n = min_u64(length - at, most);
 		err = write_at(fd, from + at, n, offset + at);
+		if (guest_is_active)
+			nanosleep(&moment, NULL);
 		if (!err)
 			wrote(p, fd, offset + at, n);
 	}

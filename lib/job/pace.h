@@ -7,12 +7,20 @@
 #ifndef JOB_PACE_H
 #define JOB_PACE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define PACE_BYTES (1u << 20)
 #define PACE_RANGES 64u
 /* One write call takes so much, so that the file's lock is not held for long. */
 #define PACE_WRITE (256u << 10)
+/*
+ * Beside an active guest less, and after each a moment's sleep. Who waits for the file's lock is
+ * woken when it is free, but has it only if nobody who runs takes it first; a thread that only
+ * writes does, again and again, and the guest's requests wait for milliseconds.
+ */
+#define PACE_WRITE_ACTIVE (64u << 10)
+#define PACE_SLEEP_NS 10000
 
 /* What was written since the last start of write-back. */
 struct pace_part {
@@ -26,7 +34,8 @@ struct pace {
 	struct pace_part now, before;
 };
 
-/* As write_at, then what the pace asks for: may wait for the disk. */
-int pace_write(struct pace *p, int fd, const void *buf, uint64_t length, uint64_t offset);
+/* As write_at, with what the pace asks for: may wait for the disk. */
+int pace_write(struct pace *p, int fd, const void *buf, uint64_t length, uint64_t offset,
+	       bool guest_is_active);
 
 #endif

@@ -158,7 +158,8 @@ int worker_write(struct worker *w, const uint8_t *buf, uint64_t length, uint64_t
 	int fd = w->engine->target->image->data_fd, err;
 
 	if (w->engine->target->held)
-		return pace_write(&w->pace, fd, buf, length, offset);
+		return pace_write(&w->pace, fd, buf, length, offset,
+				  w->engine->plan->guest_is_active);
 	err = write_at(fd, buf, length, offset);
 	if (!err)
 		write_behind(fd, offset, length);

@@ -6,6 +6,7 @@ A case yields comparisons: what ours reached, what the other did, and the ratio 
 alternating runs of each side, medians. All processes stay on two processors. SCALE divides
 the sizes, and the seconds that a load lasts.
 """
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -315,11 +316,36 @@ def hold_load(kind, asked):
     return measure
 
 
+def two_copying_threads(source, target, count):
+    """Clusters per second that two threads copy from anywhere in source to the end of target:
+    what a first write costs where nothing else is done."""
+    come, go = os.open(source, os.O_RDONLY), os.open(target, os.O_RDWR | os.O_CREAT)
+    unit, rng = 64 * KIB, random.Random(8)
+    places = [rng.randrange(os.fstat(come).st_size // unit) * unit for _ in range(count)]
+
+    def half(first):
+        buf = bytearray(unit)
+        for i in range(first, count, 2):
+            os.preadv(come, [buf], places[i])
+            os.pwritev(go, [buf], i * unit)
+
+    touch_memory()
+    begin = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        list(threads.map(half, (0, 1)))
+    took = time.monotonic() - begin
+    os.close(come)
+    os.close(go)
+    os.remove(target)
+    return count / took
+
+
 def hold_first_write(case, bench, where, top, base):
     """So few writes that 9 of 10 are the first to their cluster."""
     size = 2 * GIB // SCALE
     path = where + "/overlay.qcow2"
-    writes = "--number_ios=%d" % (size // (64 * KIB) // 5)
+    count = size // (64 * KIB) // 5
+    writes = "--number_ios=%d" % count
 
     def rate(kind):
         with contextlib.suppress(FileNotFoundError):
@@ -327,13 +353,16 @@ def hold_first_write(case, bench, where, top, base):
         create(path, size, top)
         return case.rate(kind(bench, path), "randwrite", writes)
 
-    ours, peer, null = [], [], []
+    ours, peer, null, bare = [], [], [], []
     for _ in range(2 * RUNS):  # they are short
         peer.append(rate(Daemon))
         ours.append(rate(Holder))
         null.append(case.rate(Null(bench, size), "randwrite", writes))
+        bare.append(two_copying_threads(where + "/" + top, where + "/bare-out", count))
     os.remove(path)
-    return [rates(ours, peer, 2, "storage daemon"), limit(null, peer)]
+    return [rates(ours, peer, 2, "storage daemon"), limit(null, peer),
+            Result(bare, [p[0] for p in peer], "ops/s", 0, "storage daemon, beside two "
+                   "threads that only copy, with no client: the limit")]
 
 
 def hold_read_64(case, bench, where, top, base):

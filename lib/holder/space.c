@@ -13,6 +13,12 @@
 #include "image/cache.h"
 #include "image/refs.h"
 
+/*
+ * So many bytes are punched in one call, for which the guest's requests have to wait. What was
+ * cloned lies in many extents, each of which takes the file system some microseconds.
+ */
+#define PUNCH_MOST (4u << 20)
+
 void space_init(struct space *s, struct image *img, struct epoch *epoch)
 {
 	*s = (struct space){.img = img, .epoch = epoch};
@@ -185,24 +191,42 @@ static void join(struct space_runs *out, unsigned bits)
 		out->count = joined + 1;
 }
 
+/* How many clusters of the run are holes now, from its beginning? errno says why not all. */
+static uint64_t punch(const struct space *s, const struct space_run *r)
+{
+	unsigned bits = s->img->cluster_bits;
+	uint64_t most = max_u64(PUNCH_MOST >> bits, 1), done = 0;
+
+	while (done < r->count) {
+		uint64_t n = min_u64(most, r->count - done);
+
+		if (fallocate(s->img->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			      (off_t)(r->host + (done << bits)), (off_t)(n << bits)) < 0)
+			break;
+		done += n;
+	}
+	return done;
+}
+
 void space_tend(struct space *s, bool all)
 {
+	unsigned bits = s->img->cluster_bits;
 	struct space_runs runs = {0};
 
 	ripe(s, all, &runs);
-	join(&runs, s->img->cluster_bits);
+	join(&runs, bits);
 	for (size_t i = 0; i < runs.count; i++) {
 		struct space_run *r = &runs.items[i];
-		int punched = fallocate(
-			s->img->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			(off_t)r->host, (off_t)(r->count << s->img->cluster_bits));
+		uint64_t done = punch(s, r), left = r->count - done;
+		bool never = left && errno == EOPNOTSUPP;
 		LOCK_SCOPE(&s->lock);
 
 		/* Without holes nothing is used again; other errors pass. */
-		if (punched == 0)
-			add(&s->free, *r);
-		else if (errno != EOPNOTSUPP)
-			add(&s->limbo, (struct space_run){r->host, r->count, 0});
+		if (done)
+			add(&s->free, (struct space_run){r->host, done, 0});
+		if (left && !never)
+			add(&s->limbo,
+			    (struct space_run){r->host + (done << bits), left, 0});
 	}
 	free(runs.items);
 }

@@ -46,24 +46,21 @@ int read_at(int fd, void *buf, size_t len, uint64_t offset)
 
 #define PARTS_MOST 64u /* in one call */
 
-int read_parts_at(int fd, void *const *parts, unsigned n, size_t part_len,
-		  uint64_t offset)
+unsigned read_parts_at(int fd, void *const *parts, unsigned n, size_t part_len,
+		       uint64_t offset)
 {
 	struct iovec vec[PARTS_MOST];
-	ssize_t got = 0;
-	unsigned done;
-	int err = 0;
+	unsigned some = n < PARTS_MOST ? n : PARTS_MOST;
+	ssize_t got;
 
-	for (unsigned i = 0; i < n && i < PARTS_MOST; i++)
+	if (offset > INT64_MAX)
+		return 0;
+	for (unsigned i = 0; i < some; i++)
 		vec[i] = (struct iovec){parts[i], part_len};
-	if (offset <= INT64_MAX)
-		got = preadv(fd, vec, (int)(n < PARTS_MOST ? n : PARTS_MOST),
-			     (off_t)offset);
-	/* what did not come whole, and why, the plain call finds out */
-	done = got > 0 ? (unsigned)((size_t)got / part_len) : 0;
-	for (; done < n && !err; done++)
-		err = read_at(fd, parts[done], part_len, offset + done * part_len);
-	return err;
+	do {
+		got = preadv(fd, vec, (int)some, (off_t)offset);
+	} while (got < 0 && errno == EINTR);
+	return got > 0 ? (unsigned)((size_t)got / part_len) : 0;
 }
 
 int read_all_at(int fd, void *buf, size_t len, uint64_t offset)

@@ -12,9 +12,12 @@
 /* Read exactly len bytes; what lies past the end of the file reads zero. */
 int read_at(int fd, void *buf, size_t len, uint64_t offset);
 
-/* As read_at, into n parts of part_len bytes each. */
-int read_parts_at(int fd, void *const *parts, unsigned n, size_t part_len,
-		  uint64_t offset);
+/*
+ * Read into n parts of part_len bytes each, in one call: how many came whole. Why others did
+ * not (an error, the end of the file) is not said: who needs the next one asks for it alone.
+ */
+unsigned read_parts_at(int fd, void *const *parts, unsigned n, size_t part_len,
+		       uint64_t offset);
 
 /* As read_at; a file that ends before offset + len is -EUCLEAN. */
 int read_all_at(int fd, void *buf, size_t len, uint64_t offset);

@@ -41,6 +41,8 @@ struct cache {
 	struct slice *slices; /* sets * WAYS */
 	uint64_t table; /* slices of a table */
 	unsigned ahead; /* slices that are read at most in one go */
+	/* where one ended early, at a bad sector or the end of the file: never ahead again */
+	uint64_t cut;
 };
 
 struct cache *cache_new(int fd, size_t bytes, size_t table_bytes)
@@ -127,7 +129,9 @@ static unsigned claim_ahead(struct cache *c, struct slice **run, uint64_t tag)
 
 	if ((tag - 1) % c->table == 0 || !find(c, tag - 1))
 		return n;
-	for (tag++; n < c->ahead && (tag - 1) % c->table && !find(c, tag); tag++) {
+	for (tag++; n < c->ahead && (tag - 1) % c->table && tag != c->cut; tag++) {
+		if (find(c, tag))
+			break;
 		run[n] = victim(c, tag);
 		if (!run[n])
 			break;
@@ -140,6 +144,7 @@ static unsigned claim_ahead(struct cache *c, struct slice **run, uint64_t tag)
 	return n;
 }
 
+/* *n: how many slices of the run came. An error is that of the first: others nobody asked for. */
 static int read_run(struct cache *c, struct slice **run, unsigned *n, uint64_t tag)
 {
 	void *parts[AHEAD_MOST];
@@ -147,10 +152,9 @@ static int read_run(struct cache *c, struct slice **run, unsigned *n, uint64_t t
 
 	for (unsigned i = 0; i < *n; i++)
 		parts[i] = run[i]->bytes;
-	if (*n > 1 && read_parts_at(c->fd, parts, *n, CACHE_SLICE, offset) == 0)
+	*n = *n > 1 ? read_parts_at(c->fd, parts, *n, CACHE_SLICE, offset) : 0;
+	if (*n)
 		return 0;
-	/* what nobody has asked for yet is nobody's error */
-	fail_clear();
 	*n = 1;
 	return read_at(c->fd, run[0]->bytes, CACHE_SLICE, offset);
 }
@@ -168,6 +172,8 @@ static int load(struct cache *c, struct slice *s, uint64_t tag)
 	pthread_mutex_unlock(&c->lock);
 	err = read_run(c, run, &n, tag);
 	pthread_mutex_lock(&c->lock);
+	if (n < claimed)
+		c->cut = tag + n;
 	for (unsigned i = 0; i < claimed; i++) {
 		run[i]->loading = false;
 		run[i]->used = c->clock;

@@ -49,7 +49,7 @@ int pace_write(struct pace *p, int fd, const void *buf, uint64_t length, uint64_
 	for (uint64_t at = 0, n; at < length && !err; at += n) {
 		n = min_u64(length - at, most);
 		err = write_at(fd, from + at, n, offset + at);
-		if (guest_is_active)
+		if (!err && guest_is_active)
 			nanosleep(&moment, NULL);
 		if (!err)
 			wrote(p, fd, offset + at, n);

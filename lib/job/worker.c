@@ -155,11 +155,12 @@ static int prepare_zero(struct worker *w)
 
 int worker_write(struct worker *w, const uint8_t *buf, uint64_t length, uint64_t offset)
 {
-	int fd = w->engine->target->image->data_fd, err;
+	struct target *t = w->engine->target;
+	int fd = t->image->data_fd, err;
 
-	if (w->engine->target->held)
+	if (t->held)
 		return pace_write(&w->pace, fd, buf, length, offset,
-				  w->engine->plan->guest_is_active);
+				  t->ops->guest_is_active && t->ops->guest_is_active(t));
 	err = write_at(fd, buf, length, offset);
 	if (!err)
 		write_behind(fd, offset, length);

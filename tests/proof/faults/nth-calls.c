@@ -59,6 +59,17 @@ ssize_t pread(int fd, void *buf, size_t n, off_t offset)
 	return syscall(SYS_pread64, fd, buf, n, offset);
 }
 
+ssize_t preadv(int fd, const struct iovec *vec, int n, off_t offset)
+{
+	int err = STRUCK(NTH_READ, fd, NULL);
+
+	if (err == NTH_SHORT)
+		n = n > 1 ? n / 2 : n;
+	else if (err)
+		return failed(err);
+	return syscall(SYS_preadv, fd, vec, n, offset, 0);
+}
+
 ssize_t pwrite(int fd, const void *buf, size_t n, off_t offset)
 {
 	int err = STRUCK(NTH_WRITE, fd, NULL);

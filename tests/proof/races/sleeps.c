@@ -30,6 +30,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -79,9 +80,9 @@ static void *_Atomic real_pthread_create, *_Atomic real_pthread_mutex_lock,
 	*_Atomic real_pthread_cond_timedwait, *_Atomic real_pthread_cond_signal,
 	*_Atomic real_pthread_cond_broadcast, *_Atomic real_pthread_rwlock_rdlock,
 	*_Atomic real_pthread_rwlock_wrlock, *_Atomic real_pthread_rwlock_unlock,
-	*_Atomic real_syscall, *_Atomic real_pread, *_Atomic real_pwrite,
-	*_Atomic real_fallocate, *_Atomic real_fdatasync, *_Atomic real_ioctl,
-	*_Atomic real_fcntl;
+	*_Atomic real_syscall, *_Atomic real_pread, *_Atomic real_preadv,
+	*_Atomic real_pwrite, *_Atomic real_fallocate, *_Atomic real_fdatasync,
+	*_Atomic real_ioctl, *_Atomic real_fcntl;
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -278,6 +279,16 @@ ssize_t pread(int fd, void *buf, size_t n, off_t offset)
 
 	step();
 	done = REAL(pread)(fd, buf, n, offset);
+	step();
+	return done;
+}
+
+ssize_t preadv(int fd, const struct iovec *vec, int n, off_t offset)
+{
+	ssize_t done;
+
+	step();
+	done = REAL(preadv)(fd, vec, n, offset);
 	step();
 	return done;
 }

@@ -17,7 +17,7 @@
 #define MOST (4ll << 20)
 
 static uint8_t holes[LEASES * LEASE / MOST]; /* how often each part was punched */
-static off_t begin_at; /* of the first lease */
+static _Atomic off_t begin_at; /* of the first lease */
 static _Atomic long long largest;
 static _Atomic unsigned whole; /* parts that are holes */
 static bool odd; /* something else was punched */

@@ -291,7 +291,7 @@ luks()
 	local file=$1 tries
 
 	shift
-	for tries in 1 2 3 4 5; do
+	for tries in {1..50}; do
 		qemu-img create -q -f qcow2 --object secret,id=s,data=geheim -o \
 			encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 "$@" "$file" \
 			1M 2>"$WORK/luks" && return 0

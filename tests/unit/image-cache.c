@@ -71,10 +71,12 @@ static uint8_t byte_at(uint64_t offset)
 	return (uint8_t)(offset / CACHE_SLICE * 7 + offset % 251);
 }
 
-static void make_file(uint64_t length)
+/* A cache of a new file of so many bytes. */
+static struct cache *begin(uint64_t length, size_t bytes, size_t table)
 {
 	char path[] = "/tmp/image-cache.XXXXXX";
 	uint8_t buf[CACHE_SLICE];
+	struct cache *c;
 
 	fd = mkstemp(path);
 	assert(fd >= 0 && unlink(path) == 0);
@@ -84,7 +86,17 @@ static void make_file(uint64_t length)
 		assert(pwrite(fd, buf, sizeof(buf), (off_t)at) == sizeof(buf));
 	}
 	assert(ftruncate(fd, (off_t)length) == 0);
-	calls = 0;
+	calls = bad_calls = 0;
+	c = cache_new(fd, bytes, table);
+	assert(c);
+	return c;
+}
+
+static void end(struct cache *c)
+{
+	cache_free(c);
+	close(fd);
+	bad_from = UINT64_MAX;
 }
 
 /* The word at this offset is what the file has there. */
@@ -102,27 +114,20 @@ static void check_read(struct cache *c, uint64_t offset, uint64_t length)
 static void test_walk(void)
 {
 	uint64_t length = TABLES * TABLE;
-	struct cache *c;
+	struct cache *c = begin(length, 1u << 20, TABLE);
 
-	make_file(length);
-	c = cache_new(fd, 1u << 20, TABLE);
-	assert(c);
 	for (uint64_t at = 0; at < length; at += 512)
 		check_read(c, at, length);
 	/* of each table the first slice, then the rest */
 	assert(calls == 2 * TABLES);
-	cache_free(c);
-	close(fd);
+	end(c);
 }
 
 static void test_jumps(void)
 {
 	uint64_t length = TABLES * TABLE;
-	struct cache *c;
+	struct cache *c = begin(length, 1u << 20, TABLE);
 
-	make_file(length);
-	c = cache_new(fd, 1u << 20, TABLE);
-	assert(c);
 	/* from back to front, every second: nobody walks */
 	for (uint64_t at = length; at; at -= 2u * CACHE_SLICE)
 		check_read(c, at - CACHE_SLICE, length);
@@ -131,34 +136,26 @@ static void test_jumps(void)
 	for (uint64_t at = CACHE_SLICE * 2; at < length; at += 2u * CACHE_SLICE)
 		check_read(c, at, length);
 	assert(calls == length / CACHE_SLICE - 1);
-	cache_free(c);
-	close(fd);
+	end(c);
 }
 
 /* The last table ends with the file, in the midst of a slice, as the last ones may. */
 static void test_short_file(void)
 {
 	uint64_t length = TABLE + 9 * CACHE_SLICE + 100;
-	struct cache *c;
+	struct cache *c = begin(length, 1u << 20, TABLE);
 
-	make_file(length);
-	c = cache_new(fd, 1u << 20, TABLE);
-	assert(c);
 	for (uint64_t at = 0; at < 2 * TABLE; at += 512)
 		check_read(c, at, length);
-	cache_free(c);
-	close(fd);
+	end(c);
 }
 
 /* No memory to speak of, and tables smaller than a slice. */
 static void test_small(void)
 {
 	uint64_t length = TABLES * TABLE;
-	struct cache *c;
+	struct cache *c = begin(length, 8u * CACHE_SLICE, TABLE);
 
-	make_file(length);
-	c = cache_new(fd, 8u * CACHE_SLICE, TABLE);
-	assert(c);
 	for (uint64_t at = 0; at < length; at += 512)
 		check_read(c, at, length);
 	assert(calls < length / CACHE_SLICE);
@@ -170,21 +167,16 @@ static void test_small(void)
 		check_read(c, at, length);
 	/* the slices beside it may be data, so none is read before somebody asks */
 	assert(calls == length / CACHE_SLICE);
-	cache_free(c);
-	close(fd);
+	end(c);
 }
 
 /* A bad sector further on in the table is the error of who asks for it. */
 static void test_bad_sector(void)
 {
 	uint64_t length = TABLE;
-	struct cache *c;
+	struct cache *c = begin(length, 1u << 20, TABLE);
 	uint8_t word[8];
 
-	make_file(length);
-	c = cache_new(fd, 1u << 20, TABLE);
-	assert(c);
-	bad_calls = 0;
 	bad_from = 5 * CACHE_SLICE + 8;
 	for (uint64_t at = 0; at < 5u * CACHE_SLICE; at += CACHE_SLICE)
 		check_read(c, at, length);
@@ -194,49 +186,38 @@ static void test_bad_sector(void)
 	fail_clear();
 	bad_from = UINT64_MAX;
 	check_read(c, 5 * CACHE_SLICE, length);
-	cache_free(c);
-	close(fd);
+	end(c);
 }
 
 /* Nor is it asked for again and again, where there is little memory and tables are walked twice. */
 static void test_bad_sector_again(void)
 {
 	uint64_t length = TABLES * TABLE;
-	struct cache *c;
+	struct cache *c = begin(length, 8u * CACHE_SLICE, TABLE);
 
-	make_file(length);
-	c = cache_new(fd, 8u * CACHE_SLICE, TABLE);
-	assert(c);
-	bad_calls = 0;
 	bad_from = 3 * TABLE + 4 * CACHE_SLICE + 8;
 	for (unsigned walk = 0; walk < 4; walk++) {
 		for (uint64_t at = 0; at < 3 * TABLE + 4u * CACHE_SLICE; at += 512)
 			check_read(c, at, length);
 		assert(bad_calls == 1);
 	}
-	bad_from = UINT64_MAX;
-	cache_free(c);
-	close(fd);
+	end(c);
 }
 
 /* A word that is written while its slice is being read ahead is not lost. */
 static void test_written_meanwhile(void)
 {
 	uint64_t length = TABLE;
-	struct cache *c;
+	struct cache *c = begin(length, 1u << 20, TABLE);
 	uint8_t byte;
 
-	make_file(length);
-	c = cache_new(fd, 1u << 20, TABLE);
-	assert(c);
 	check_read(c, 0, length);
 	writes_meanwhile = c;
 	check_read(c, CACHE_SLICE, length);
 	assert(!writes_meanwhile);
 	assert(cache_read(c, TABLE - 1, &byte, 1) == 0 && byte == 0xee);
 	check_read(c, TABLE - CACHE_SLICE, length);
-	cache_free(c);
-	close(fd);
+	end(c);
 }
 
 int main(void)

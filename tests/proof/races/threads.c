@@ -76,15 +76,29 @@ static void raise_to(_Atomic uint64_t *p, uint64_t value)
 		;
 }
 
+/*
+ * What the library behind this program calls so. It is kept as a pointer to void, since the
+ * compiler takes a call through an atomic pointer to a function for a plain read of it.
+ */
+static void *real(void *_Atomic *kept, const char *name)
+{
+	void *found = atomic_load(kept);
+
+	if (!found) {
+		found = dlsym(RTLD_NEXT, name);
+		atomic_store(kept, found);
+	}
+	return found;
+}
+
+#define REAL(name) ((__typeof__(&name))real(&real_##name, #name))
+
+static void *_Atomic real_pwrite64, *_Atomic real_fdatasync, *_Atomic real_close;
+
 ssize_t pwrite(int fd, const void *buf, size_t n, off_t offset)
 {
-	static ssize_t (*_Atomic next)(int, const void *, size_t, off_t);
-	ssize_t done;
+	ssize_t done = REAL(pwrite64)(fd, buf, n, offset);
 
-	if (!next)
-		next = (ssize_t(*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT,
-									   "pwrite64");
-	done = next(fd, buf, n, offset);
 	if (mine.is_guest && fd < (int)FDS) {
 		mine.fd = fd;
 		mine.tick = ++ticks;
@@ -94,13 +108,9 @@ ssize_t pwrite(int fd, const void *buf, size_t n, off_t offset)
 
 int fdatasync(int fd)
 {
-	static int (*_Atomic next)(int);
 	uint64_t begin = ++ticks;
-	int err;
+	int err = REAL(fdatasync)(fd);
 
-	if (!next)
-		next = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
-	err = next(fd);
 	if (!err && fd < (int)FDS)
 		raise_to(&synced[fd], begin);
 	return err;
@@ -118,13 +128,9 @@ static void answered(void)
 /* A file is closed when nothing of it is awaited; the number may be another's next. */
 int close(int fd)
 {
-	static int (*_Atomic next)(int);
-
-	if (!next)
-		next = (int (*)(int))dlsym(RTLD_NEXT, "close");
 	if (fd >= 0 && fd < (int)FDS)
 		raise_to(&synced[fd], ++ticks);
-	return next(fd);
+	return REAL(close)(fd);
 }
 
 static void flush(void)

@@ -17,6 +17,7 @@
 /* The file grows in steps of this, so that writes never extend it. */
 #define EXTEND (64u << 20)
 #define EXTEND_MOST (1u << 30)
+#define LOOK_AHEAD 2048u /* refcounts */
 
 int alloc_open(struct alloc *a, struct image *img, bool dry)
 {
@@ -171,27 +172,37 @@ static int extend(struct alloc *a)
 			  (uintmax_t)a->next);
 }
 
-static int take(struct alloc *a, uint64_t want, uint64_t *host, uint64_t *got)
+/* See what is free from a->next on, as far as the block reaches that counts it. */
+static int look_ahead(struct alloc *a, uint64_t want)
 {
 	unsigned bits = a->img->cluster_bits;
 	unsigned block_bits = qcow2_refblock_bits(&a->img->header);
-	uint64_t cluster = image_cluster_size(a->img);
-	int err = find_free(a);
+	uint64_t first = a->next >> bits, most = 1ull << block_bits, run = 0;
+	int err = 0;
 
+	most -= first & (most - 1);
+	if (a->range == (first >> block_bits) + 1)
+		err = refs_free_run(a->img, first,
+				    min_u64(max_u64(want, LOOK_AHEAD), most), &run);
+	a->free_end = a->next + (run << bits);
+	return err;
+}
+
+static int take(struct alloc *a, uint64_t want, uint64_t *host, uint64_t *got)
+{
+	unsigned bits = a->img->cluster_bits;
+	int err = 0;
+
+	*got = 0;
+	if (a->next >= a->free_end)
+		err = find_free(a);
+	if (!err && a->next >= a->free_end)
+		err = look_ahead(a, want);
 	if (err)
 		return err;
 	*host = a->next;
-	*got = 0;
-	/* as far as the block reaches that counts a->next */
-	if (a->range == (a->next >> bits >> block_bits) + 1) {
-		uint64_t first = a->next >> bits, most = 1ull << block_bits;
-
-		most -= first & (most - 1);
-		err = refs_free_run(a->img, first, min_u64(want, most), got);
-		if (err)
-			return err;
-		a->next += *got * cluster;
-	}
+	*got = min_u64(want, (a->free_end - a->next) >> bits);
+	a->next += *got << bits;
 	return extend(a);
 }
 

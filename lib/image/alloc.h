@@ -41,6 +41,8 @@ struct alloc {
 	uint64_t old_size; /* of the file, at alloc_open */
 	uint64_t reach; /* see alloc_reach */
 	uint64_t next; /* ... of the next one */
+	/* from next up to here all is counted and free: nobody else counts anything there */
+	uint64_t free_end;
 	/* refcount table index that next is known to be counted by, + 1 */
 	uint64_t range;
 	uint64_t table_words; /* words of the refcount table, with a pending growth */

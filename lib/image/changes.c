@@ -8,19 +8,27 @@
 
 #include "base/array.h"
 #include "base/endian.h"
+#include "base/size.h"
 #include "image/cache.h"
 #include "image/refs.h"
 
-#define RUN_LEAST 64u /* words in a row, on average */
+#define RUN_LEAST 64u /* changes in ascending order, on average */
+#define WRITE_MOST (16u * CACHE_SLICE)
 
-int changes_add(struct changes *c, uint64_t offset, struct qcow2_word word)
+int changes_add_run(struct changes *c, const struct change *run)
 {
 	int err = array_room(&c->items, &c->cap, c->count);
 
 	if (err)
 		return err;
-	c->items[c->count++] = (struct change){offset, word};
+	c->items[c->count++] = *run;
 	return 0;
+}
+
+int changes_add(struct changes *c, uint64_t offset, struct qcow2_word word)
+{
+	return changes_add_run(
+		c, &(struct change){.offset = offset, .word = word, .count = 1});
 }
 
 static int by_offset(const void *a, const void *b)
@@ -31,38 +39,102 @@ static int by_offset(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/*
- * A slice may hold several small clusters: what lies in another one is not the table's.
- */
-static bool within_cluster(const struct image *img, uint64_t a, uint64_t b)
+/* How far the changes are written: all before `item`, and `words` of that. */
+struct progress {
+	size_t item;
+	uint64_t words;
+};
+
+/* What one call writes. */
+struct stretch {
+	uint64_t start, end; /* in the file */
+	uint64_t
+		limit; /* end at most: of the cluster, which is a table or a part of one */
+	bool gaps; /* not each word of it is a change */
+};
+
+/* The change at p, as much of it as is not written yet and lies before the limit. */
+static struct change rest_at(const struct changes *c, const struct progress *p,
+			     unsigned bytes, uint64_t limit)
 {
-	return a >> img->cluster_bits == b >> img->cluster_bits;
+	struct change r = c->items[p->item];
+
+	r.offset += p->words * bytes;
+	r.word.word += p->words * r.step;
+	r.count = min_u64(r.count - p->words, (limit - r.offset) / bytes);
+	return r;
+}
+
+static void pass(const struct changes *c, struct progress *p, uint64_t words)
+{
+	p->words += words;
+	if (p->words < c->items[p->item].count)
+		return;
+	p->item++;
+	p->words = 0;
 }
 
 /*
- * Words of one slice of the table go out in one write, with what stands between them as
- * it is: we are the only writer, and the same value over itself harms nobody.
+ * Neighbours go out in one write, and so do words of one slice of the table, with what stands
+ * between them as it is: we are the only writer, and the same value over itself harms nobody.
  */
-static int write_slice(const struct change *items, size_t n, struct image *img,
-		       unsigned bytes)
+static bool joins(const struct stretch *s, const struct change *next)
 {
-	uint64_t start = items[0].offset;
-	size_t len = items[n - 1].offset + bytes - start;
-	uint8_t buf[CACHE_SLICE];
-	bool gaps = false;
-	int err;
+	return next->offset < s->limit &&
+	       (next->offset == s->end ||
+		(next->offset >= s->start &&
+		 next->offset / CACHE_SLICE == (s->end - 1) / CACHE_SLICE));
+}
 
-	for (size_t i = 1; i < n; i++)
-		gaps |= items[i].offset != items[i - 1].offset + bytes;
-	err = gaps ? cache_read(img->cache, start, buf, len) : 0;
-	for (size_t i = 0; i < n; i++) {
-		uint8_t *at = buf + (items[i].offset - start);
+/* From p on, which moves behind it. */
+static struct stretch stretch_at(const struct changes *c, struct progress *p,
+				 const struct image *img, unsigned bytes)
+{
+	struct stretch s = {0};
 
-		be64_put(at, items[i].word.word);
-		if (bytes == 16)
-			be64_put(at + 8, items[i].word.bitmap);
+	while (p->item < c->count) {
+		struct change next = rest_at(c, p, bytes, UINT64_MAX);
+
+		if (!s.limit) {
+			s.start = s.end = next.offset;
+			s.limit = min_u64(round_down(s.start, image_cluster_size(img)) +
+						  image_cluster_size(img),
+					  round_down(s.start, CACHE_SLICE) + WRITE_MOST);
+		} else if (!joins(&s, &next)) {
+			break;
+		}
+		next = rest_at(c, p, bytes, s.limit);
+		s.gaps |= next.offset > s.end;
+		s.end = max_u64(s.end, next.offset + next.count * bytes);
+		pass(c, p, next.count);
 	}
-	return err ? err : cache_write(img->cache, start, buf, len);
+	return s;
+}
+
+static void put(uint8_t *to, const struct change *run, unsigned bytes)
+{
+	for (uint64_t i = 0; i < run->count; i++, to += bytes) {
+		be64_put(to, run->word.word + i * run->step);
+		if (bytes == 16)
+			be64_put(to + 8, run->word.bitmap);
+	}
+}
+
+static int write_stretch(const struct changes *c, struct progress *p, struct image *img,
+			 unsigned bytes)
+{
+	struct progress end = *p;
+	struct stretch s = stretch_at(c, &end, img, bytes);
+	uint8_t buf[WRITE_MOST];
+	int err = s.gaps ? cache_read(img->cache, s.start, buf, s.end - s.start) : 0;
+
+	while (p->item < end.item || (p->item == end.item && p->words < end.words)) {
+		struct change run = rest_at(c, p, bytes, s.limit);
+
+		put(buf + (run.offset - s.start), &run, bytes);
+		pass(c, p, run.count);
+	}
+	return err ? err : cache_write(img->cache, s.start, buf, s.end - s.start);
 }
 
 /*
@@ -80,26 +152,14 @@ static bool comes_in_runs(const struct changes *c)
 
 int changes_write(struct changes *c, struct image *img, unsigned bytes)
 {
-	size_t i = 0;
+	struct progress p = {0};
+	int err = 0;
 
 	if (!comes_in_runs(c))
 		qsort(c->items, c->count, sizeof(*c->items), by_offset);
-	while (i < c->count) {
-		uint64_t slice = c->items[i].offset / CACHE_SLICE;
-		size_t n = 1;
-		int err;
-
-		while (i + n < c->count &&
-		       c->items[i + n].offset >= c->items[i + n - 1].offset &&
-		       c->items[i + n].offset / CACHE_SLICE == slice &&
-		       within_cluster(img, c->items[i].offset, c->items[i + n].offset))
-			n++;
-		err = write_slice(c->items + i, n, img, bytes);
-		if (err)
-			return err;
-		i += n;
-	}
-	return 0;
+	while (p.item < c->count && !err)
+		err = write_stretch(c, &p, img, bytes);
+	return err;
 }
 
 void changes_release(struct changes *c)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a commit is going to write: words at file offsets, and refcounts to raise.
- * Collected first, then written with one call per neighbouring run.
+ * What a commit is going to write: runs of words at file offsets, and refcounts to raise.
+ * Collected first, then written with one call for neighbours.
  */
 #ifndef IMAGE_CHANGES_H
 #define IMAGE_CHANGES_H
@@ -13,9 +13,12 @@
 #include "image/image.h"
 #include "qcow2/word.h"
 
+/* Words side by side in the file, each greater than the one before by the same step. */
 struct change {
-	uint64_t offset; /* of the word in the file */
-	struct qcow2_word word;
+	uint64_t offset; /* of the first word in the file */
+	struct qcow2_word word; /* the first one */
+	uint64_t step; /* of word.word; the bitmaps are the same */
+	uint64_t count;
 };
 
 struct changes {
@@ -41,6 +44,7 @@ struct raises {
 };
 
 int changes_add(struct changes *c, uint64_t offset, struct qcow2_word word);
+int changes_add_run(struct changes *c, const struct change *run);
 /* Write all through the cache, each word as `bytes` (8 or 16) bytes. Not synced. */
 int changes_write(struct changes *c, struct image *img, unsigned bytes);
 void changes_release(struct changes *c);

@@ -2,7 +2,7 @@
 /*
  * The commit, in this order and no other:
  *
- * S0: only when refcount structures grow (image/grow.c).
+ * S0: only when refcount structures grow (image/grow.c), and that was not done ahead.
  *
  * S1: refcounts up; complete new L2 tables; then fdatasync. The data of the links has
  * been written before; an external data file is synced first.

@@ -241,9 +241,9 @@ static struct qcow2_word filled(const struct commit *k, const struct link *l, bo
 	return w;
 }
 
-/* The word of cluster i of a link, and the refcounts that it takes. */
-static int word_of(struct commit *k, const struct link *l, uint64_t i, uint64_t paths,
-		   struct qcow2_word *w)
+/* The word of cluster i of a link, and the refcounts that it and those behind it take. */
+static int word_of(struct commit *k, const struct link *l, uint64_t i, uint64_t count,
+		   uint64_t paths, struct qcow2_word *w)
 {
 	const struct qcow2_header *h = &k->img->header;
 	unsigned bits = k->img->cluster_bits;
@@ -272,7 +272,7 @@ static int word_of(struct commit *k, const struct link *l, uint64_t i, uint64_t 
 			return 0;
 		break;
 	}
-	return own ? raises_add(&k->set.raises, first, 1, paths) : 0;
+	return own ? raises_add(&k->set.raises, first, count, paths) : 0;
 }
 
 /* One guest cluster: into every group where it is still what the link expects. */
@@ -297,7 +297,7 @@ static int link_cluster(struct commit *k, const struct link *l, uint64_t nth)
 		k->c->lost++;
 	if (err || !paths)
 		return err;
-	err = word_of(k, l, nth, paths, &w);
+	err = word_of(k, l, nth, 1, paths, &w);
 	for (size_t i = 0; i < k->n_groups && !err; i++) {
 		struct group *g = &k->groups[i];
 
@@ -307,6 +307,60 @@ static int link_cluster(struct commit *k, const struct link *l, uint64_t nth)
 					  g->l2 + index * qcow2_word_bytes(h), w);
 	}
 	return err;
+}
+
+/*
+ * How many clusters of a run of data or zeros, from the nth on, are sure to be taken all alike?
+ * Those of one L2 table that every table of the pass shares, where no word says anything.
+ */
+static int alike(struct commit *k, const struct link *l, uint64_t nth, uint64_t *count)
+{
+	const struct qcow2_header *h = &k->img->header;
+	unsigned bits = k->img->cluster_bits;
+	uint64_t guest = l->guest + (nth << bits), entries = qcow2_l2_entries(h);
+	uint64_t index = guest >> bits & (entries - 1);
+	const struct group *g = k->groups;
+	int err = turn_to(k, guest >> qcow2_l2_span_bits(h));
+
+	*count = 0;
+	if (err || k->n_groups != 1 || !g->wanted || guest >= g->size ||
+	    (l->kind != LINK_DATA && l->kind != LINK_ZERO))
+		return err;
+	*count = min_u64(l->clusters - nth, entries - index);
+	*count = min_u64(*count, (g->size - guest) >> bits);
+	return g->fresh ? 0
+			: image_window_empty(k->img, k->window, g->l2, index, *count,
+					     count);
+}
+
+static int link_alike(struct commit *k, const struct link *l, uint64_t nth,
+		      uint64_t count)
+{
+	const struct qcow2_header *h = &k->img->header;
+	unsigned bits = k->img->cluster_bits;
+	uint64_t guest = l->guest + (nth << bits);
+	uint64_t index = guest >> bits & (qcow2_l2_entries(h) - 1);
+	struct group *g = k->groups;
+	struct change run = {.offset = g->l2 + index * qcow2_word_bytes(h),
+			     .step = l->kind == LINK_DATA ? 1ull << bits : 0,
+			     .count = count};
+	int err = word_of(k, l, nth, count, g->paths, &run.word);
+
+	return err ? err
+		   : changes_add_run(g->fresh ? &k->set.fresh_words
+					      : &k->set.words[g->active],
+				     &run);
+}
+
+static int link_some(struct commit *k, const struct link *l, uint64_t nth,
+		     uint64_t *count)
+{
+	int err = alike(k, l, nth, count);
+
+	if (err || *count)
+		return err ? err : link_alike(k, l, nth, *count);
+	*count = 1;
+	return link_cluster(k, l, nth);
 }
 
 static int by_guest(const void *a, const void *b)
@@ -335,8 +389,8 @@ static int collect(struct commit *k, struct batch *b)
 		if (n && overlap(k, &b->links[n - 1], &b->links[n]))
 			return fail(EINVAL, "two links for guest offset %ju",
 				    (uintmax_t)b->links[n].guest);
-		for (uint64_t i = 0; i < b->links[n].clusters && !err; i++)
-			err = link_cluster(k, &b->links[n], i);
+		for (uint64_t i = 0, some; i < b->links[n].clusters && !err; i += some)
+			err = link_some(k, &b->links[n], i, &some);
 	}
 	return err;
 }

@@ -10,7 +10,8 @@
  * The commit of a batch, in this order:
  *
  * S0: only when refcount structures grow. New refcount blocks complete, sync, then the
- * table words that show them (a moved table: complete, sync, header, sync).
+ * table words that show them (a moved table: complete, sync, header, sync). It may be done
+ * ahead of the rest (refs_grow), as soon as the clusters are handed out.
  *
  * S1: refcounts up; all data (written by the caller before); complete new L2 tables; the
  * file length covers every cluster; an external data file first; then fdatasync.

@@ -185,22 +185,50 @@ static int words_at(struct image *img, struct map_window *w, uint64_t index,
 	return err;
 }
 
+/* The window of the table at l2, from index on as far as it reaches. */
+static int window_at(struct image *img, struct map_window *w, uint64_t l2, uint64_t index,
+		     const uint8_t **words, unsigned *n)
+{
+	if (w->l2 != l2) {
+		w->l2 = l2;
+		w->count = 0;
+	}
+	return words_at(img, w, index, w->room / qcow2_word_bytes(&img->header), words,
+			n);
+}
+
 int image_window_word(struct image *img, struct map_window *w, uint64_t l2,
 		      uint64_t index, struct qcow2_word *word)
 {
 	const uint8_t *words;
 	unsigned n;
-	int err;
+	int err = window_at(img, w, l2, index, &words, &n);
 
-	if (w->l2 != l2) {
-		w->l2 = l2;
-		w->count = 0;
-	}
-	err = words_at(img, w, index, w->room / qcow2_word_bytes(&img->header), &words,
-		       &n);
 	if (!err)
 		*word = word_at(img, words, 0);
 	return err;
+}
+
+int image_window_empty(struct image *img, struct map_window *w, uint64_t l2,
+		       uint64_t index, uint64_t most, uint64_t *count)
+{
+	unsigned bytes = qcow2_word_bytes(&img->header);
+
+	for (*count = 0; *count < most;) {
+		const uint8_t *words;
+		unsigned n, i = 0;
+		int err = window_at(img, w, l2, index + *count, &words, &n);
+
+		if (err)
+			return err;
+		n = (unsigned)min_u64(n, most - *count);
+		while (i < n && is_zero(words + (size_t)i * bytes, bytes))
+			i++;
+		*count += i;
+		if (i < n)
+			break;
+	}
+	return 0;
 }
 
 /* How many of the n words at p go on from w? */

@@ -73,6 +73,10 @@ int image_map_window(struct image *img, unsigned table, struct map_window *w,
 int image_window_word(struct image *img, struct map_window *w, uint64_t l2,
 		      uint64_t index, struct qcow2_word *word);
 
+/* How many of the words from there on, at most `most`, are 0? In the same table. */
+int image_window_empty(struct image *img, struct map_window *w, uint64_t l2,
+		       uint64_t index, uint64_t most, uint64_t *count);
+
 /*
  * Is there data in the file that data_fd names at this offset, or a hole (*is_data), and
  * up to where (*end)? From SEEK_DATA and SEEK_HOLE, the last answer remembered: for files that do not

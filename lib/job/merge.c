@@ -215,6 +215,8 @@ static int run_afresh(struct merge *m)
 		m->held = (struct held){0};
 		m->setup = (struct setup){0};
 		m->live = (struct target_held){0};
+		steps_release(&m->steps);
+		m->knows_steps = false;
 		m->progress.page = NULL;
 		m->stale = false;
 		fail_clear();
@@ -258,6 +260,7 @@ int merge_run(const struct merge_options *o, const struct merge_observer *observ
 		page_withdraw(m.progress.page);
 	held_release(&m.held);
 	setup_release(&m.setup);
+	steps_release(&m.steps);
 	limit_release(&m.limit);
 	r->elapsed_ms = clock_ms() - begin;
 	return err;

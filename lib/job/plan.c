@@ -98,14 +98,6 @@ static int extend(struct plan *p, struct item *item, uint64_t start, uint64_t le
 	return err ? err : item_add_run(item, start, length);
 }
 
-/* What to do with the clusters from pos on, and for how many bytes of them. */
-struct step {
-	bool work;
-	enum item_kind kind;
-	uint64_t length;
-	bool indivisible; /* one compressed cluster of a layer: inflate it in one go */
-};
-
 /*
  * Whole clusters of the active image in length bytes from pos; the disk's end
  * counts as one.
@@ -180,14 +172,26 @@ static int step_of_zero(struct plan *p, uint64_t pos, uint64_t length, struct st
 	return 0;
 }
 
-static int step_at(struct plan *p, uint64_t pos, struct item *item, struct step *s)
+static int step_of_mixed(struct plan *p, uint64_t pos, struct step *s)
+{
+	struct item item = {0};
+	int err = classify_mixed(p, pos, &item, &s->work);
+
+	s->kind = item.kind;
+	s->length = min_u64(cluster_of(p), p->end - pos);
+	s->want = item.want;
+	s->compare = item.compare;
+	return err;
+}
+
+static int look_at(struct plan *p, uint64_t pos, struct step *s)
 {
 	struct class c;
 	enum need need;
 	uint64_t run;
 	int err = need_at(p, pos, &need, &run);
 
-	*s = (struct step){.work = true};
+	*s = (struct step){.pos = pos, .work = true};
 	if (!err && need) {
 		err = class_at(p, pos, run, &c);
 		run = c.length;
@@ -195,12 +199,8 @@ static int step_at(struct plan *p, uint64_t pos, struct item *item, struct step 
 	if (err)
 		return err;
 	s->length = whole(p, pos, run);
-	if (!s->length || need == NEED_FILL) {
-		err = classify_mixed(p, pos, item, &s->work);
-		s->kind = item->kind;
-		s->length = min_u64(cluster_of(p), p->end - pos);
-		return err;
-	}
+	if (!s->length || need == NEED_FILL)
+		return step_of_mixed(p, pos, s);
 	if (!need || c.kind == CLASS_SAME) {
 		s->work = false;
 		return 0;
@@ -212,6 +212,24 @@ static int step_at(struct plan *p, uint64_t pos, struct item *item, struct step 
 	else
 		s->kind = ITEM_COMPARE;
 	return 0;
+}
+
+static int step_at(struct plan *p, uint64_t pos, struct step *s)
+{
+	uint64_t most = UINT64_MAX;
+	int err;
+
+	if (p->known) {
+		*s = steps_at(p->known, &p->next_known, pos, p->end);
+		if (!p->recheck || !s->work)
+			return 0;
+		most = s->length;
+	}
+	err = look_at(p, pos, s);
+	s->length = min_u64(s->length, most);
+	if (!err && p->record)
+		err = steps_add(p->record, s);
+	return err;
 }
 
 static uint64_t item_max(const struct plan *p, const struct step *s)
@@ -273,10 +291,9 @@ int plan_next(struct plan *p, struct item *item)
 
 	item_reset(item);
 	for (unsigned skips = 0; p->pos < p->end;) {
-		struct item probe = {0};
 		struct step s;
 		bool full;
-		int err = step_at(p, p->pos, &probe, &s);
+		int err = step_at(p, p->pos, &s);
 
 		if (err)
 			return err;
@@ -295,8 +312,8 @@ int plan_next(struct plan *p, struct item *item)
 			return PLAN_AGAIN;
 		}
 		if (s.kind == ITEM_FILL && !item->length) {
-			item->want = probe.want;
-			item->compare = probe.compare;
+			item->want = s.want;
+			item->compare = s.compare;
 		}
 		err = take(p, &s, item, &full);
 		if (err)

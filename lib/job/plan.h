@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The plan of a merge: walked, never held. From metadata alone it says, cluster by
- * cluster of the active image and in guest order, what has to happen so that the image
- * may point at its new base. The dry run walks the same plan.
+ * The plan of a merge: walked, never held as a whole. From metadata alone it says, cluster
+ * by cluster of the active image and in guest order, what has to happen so that the image
+ * may point at its new base. The dry run walks the same plan. What one walk found may be
+ * kept for the next (job/steps.h).
  *
  * A guest cluster needs work where some table of the pass (the active L1, internal
  * snapshots' L1s) leaves it, or a subcluster of it, unallocated, and the answer of the
@@ -24,6 +25,7 @@
 
 #include "chain/walk.h"
 #include "job/item.h"
+#include "job/steps.h"
 
 /*
  * How much guest data a COPY or COMPARE item holds, at most (and one cluster of a layer).
@@ -61,6 +63,14 @@ struct plan {
 	/* Only how much there is to do is asked: CLONE items come without their pieces. */
 	bool counting;
 	/*
+	 * record: where to note what is found. known: look there alone, and with recheck look
+	 * again at what has to be done there. NULL: neither. Both may be set between plan_init
+	 * and plan_next.
+	 */
+	struct steps *record;
+	const struct steps *known;
+	bool recheck;
+	/*
 	 * While moving: what a worker saw last, and bytes of a CLONE item beside an idle and
 	 * an active guest.
 	 */
@@ -71,6 +81,7 @@ struct plan {
 	pthread_mutex_t lock; /* everything below */
 	uint64_t pos;
 	uint64_t seq;
+	size_t next_known; /* for steps_at */
 	/* guest bytes that needed no look at data and no link */
 	_Atomic uint64_t skipped;
 	struct extent *needs; /* a cursor per table of the pass */

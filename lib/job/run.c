@@ -68,9 +68,19 @@ static unsigned *passes_of(const struct merge *m, unsigned *count, unsigned *per
 	return tables;
 }
 
-/* What the plan says, by metadata: bytes to look at, and how far the file could grow. */
-static int survey(struct merge *m, const unsigned *pass, unsigned n, uint64_t *total,
-		  uint64_t *leases, uint64_t *grows)
+/* Will the next walk find the same? One pass about all tables is walked more than once. */
+static bool may_keep(const struct merge *m, unsigned n)
+{
+	return !m->held.by_holder && !m->held.by_qemu && n == merge_active(m)->n_tables;
+}
+
+/*
+ * What the plan says, by metadata: bytes to look at, and how far the file could grow. known:
+ * look only there.
+ */
+static int survey(struct merge *m, const unsigned *pass, unsigned n,
+		  const struct steps *known, uint64_t *total, uint64_t *leases,
+		  uint64_t *grows)
 {
 	const struct qcow2_header *h = &merge_active(m)->header;
 	uint64_t cluster = image_cluster_size(merge_active(m)), clusters = 0, slices = 0,
@@ -81,6 +91,10 @@ static int survey(struct merge *m, const unsigned *pass, unsigned n, uint64_t *t
 	int err = plan_of(m, &plan, pass, n);
 
 	plan.counting = true;
+	plan.known = known;
+	plan.recheck = known;
+	if (!known && may_keep(m, n))
+		plan.record = &m->steps;
 	while (!err) {
 		int more = plan_next(&plan, &item);
 
@@ -108,6 +122,8 @@ static int survey(struct merge *m, const unsigned *pass, unsigned n, uint64_t *t
 		else if (item.kind != ITEM_ZERO && item.kind != ITEM_CLONE)
 			*grows += round_up(item.length, cluster);
 	}
+	if (plan.record)
+		m->knows_steps = !err && !m->steps.too_many;
 	/* Beside the data: refcounts, their tables, and what is written of L2 tables. */
 	*grows += ((clusters << h->refcount_order) / 8 + slices * 4096 * n) * 5 / 4 +
 		  16 * cluster;
@@ -117,13 +133,15 @@ static int survey(struct merge *m, const unsigned *pass, unsigned n, uint64_t *t
 }
 
 /*
- * The same survey after the last commit: only what was left out may still be asked for.
+ * The same survey after the last commit: only what was left out may still be asked for. Only
+ * we write to the image, so where nothing was to do before nothing is.
  */
 static int check_complete(struct merge *m, const unsigned *pass, unsigned n,
 			  uint64_t left_out)
 {
 	uint64_t total = 0, leases = 0, grows = 0;
-	int err = survey(m, pass, n, &total, &leases, &grows);
+	int err = survey(m, pass, n, m->knows_steps ? &m->steps : NULL, &total, &leases,
+			 &grows);
 
 	if (!err && total != left_out)
 		err = fail_in(
@@ -157,6 +175,7 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n)
 	};
 	int err = plan_of(m, &plan, pass, n);
 
+	plan.known = m->knows_steps ? &m->steps : NULL;
 	plan.clone_max_idle = clone_max_idle(m);
 	plan.clone_max_active = min_u64(plan.clone_max_idle, PLAN_CLONE_MAX_ACTIVE);
 	if (!err && !m->target->held)
@@ -199,7 +218,7 @@ static int each_pass(struct merge *m,
 
 static int survey_pass(struct merge *m, const unsigned *pass, unsigned n)
 {
-	return survey(m, pass, n, &m->total, &m->clusters, &m->grows);
+	return survey(m, pass, n, NULL, &m->total, &m->clusters, &m->grows);
 }
 
 int merge_survey(struct merge *m)

@@ -28,6 +28,8 @@ struct merge {
 	uint64_t total; /* guest bytes to look at, all passes */
 	uint64_t clusters; /* that may be needed for them */
 	uint64_t grows; /* bytes that the file grows by at most, by metadata */
+	struct steps steps; /* that the survey found */
+	bool knows_steps; /* all of them, and they are the same to the end */
 	unsigned round; /* live: how often all passes were made before */
 	/* The holder ended a killed worker's merge after we had opened the chain: once more. */
 	bool stale;

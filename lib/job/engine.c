@@ -275,6 +275,31 @@ int engine_leave(struct engine *e, struct slot *s, const struct share *share)
 	return err;
 }
 
+void engine_leased(struct engine *e)
+{
+	LOCK_SCOPE(&e->lock);
+
+	e->ahead = true;
+	pthread_cond_broadcast(&e->changed);
+}
+
+/* With the lock, which is let go meanwhile. */
+static void go_ahead(struct engine *e)
+{
+	int err;
+
+	e->ahead = false;
+	if (!e->target->ops->ahead || e->error)
+		return;
+	pthread_mutex_unlock(&e->lock);
+	err = e->target->ops->ahead(e->target);
+	if (err)
+		fail_in(err, e->target->image->path);
+	pthread_mutex_lock(&e->lock);
+	if (err)
+		set_commit_error(e, err);
+}
+
 /*
  * The slot that is to be committed next, once it is ready; NULL at the end. Strictly in
  * the order in which they were filled: a later one builds on L2 tables of an earlier one.
@@ -291,6 +316,8 @@ static struct slot *ready(struct engine *e)
 		/* Time closes a batch too, when nobody joins. */
 		if (!oldest->closed && (e->no_more || is_full(&e->slots[e->filling])))
 			close_filling(e);
+		else if (e->ahead)
+			go_ahead(e);
 		else
 			wait_ms(e, 200);
 	}
@@ -403,6 +430,7 @@ int engine_run(struct engine *e, void (*watch)(void *opaque), void *opaque)
 	int err;
 
 	e->no_more = e->finished = false;
+	e->ahead = true;
 	e->turn_next = 0;
 	e->running = e->threads;
 	err = pthread_create(&committer, NULL, engine_committer, e);

@@ -74,6 +74,7 @@ struct engine {
 	unsigned filling; /* the slot that items join */
 	unsigned running; /* worker threads that have not ended */
 	bool no_more; /* no item will join any more: the committer ends */
+	bool ahead; /* the target has something to do ahead of a commit */
 	bool finished; /* the committer has ended */
 	/*
 	 * One thread clones at a time: the kernel locks the whole file for each clone, and two
@@ -133,6 +134,8 @@ void engine_turn_end(struct engine *e);
  * that a merge has, which the leases count against. The rest of an item joins with 0, later.
  */
 struct slot *engine_join(struct engine *e, uint64_t clones);
+/* Clones have been leased: what they need may be made durable while they are made. */
+void engine_leased(struct engine *e);
 /*
  * Wait until nobody else clones. false: the batch s is due, and is to be left first (NULL:
  * never).

@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/io.h"
 #include "base/size.h"
 #include "image/check.h"
+#include "image/grow.h"
 #include "image/rehead.h"
 
 static struct target_local *local(struct target *t)
@@ -23,6 +25,71 @@ static unsigned span_bits(const struct target_local *l)
 	return qcow2_l2_span_bits(&l->target.image->header);
 }
 
+static int put_mark(struct target_local *l)
+{
+	struct qcow2_change change = {.set_mark = true, .mark = l->start};
+	int err = image_rehead(l->target.image, &change);
+
+	if (err != -EMSGSIZE)
+		return err;
+	fail_clear(); /* no room: after a crash all of the image is swept */
+	return 0;
+}
+
+/*
+ * Before anything is handed out or committed: who comes first does it, the others wait. So it
+ * is synced while the plan is looked at.
+ */
+static int begin(struct target_local *l)
+{
+	LOCK_SCOPE(&l->begin_lock);
+
+	if (l->begun)
+		return 0;
+	if (l->begin_error)
+		return fail_give(l->begin_error, l->begin_sentence);
+	l->begin_error = put_mark(l);
+	l->begun = !l->begin_error;
+	if (l->begin_error)
+		l->begin_sentence = strdup(fail_sentence());
+	return l->begin_error;
+}
+
+static int local_ahead(struct target *t)
+{
+	struct target_local *l = local(t);
+	int err = begin(l);
+
+	if (err || t->dry)
+		return err;
+	err = refs_grow(&l->alloc, &l->committer.syncs);
+	if (err)
+		l->committer.broken = true;
+	return err;
+}
+
+/* How many paths a link at this L1 index leads to, in l->paths, and how many lack a table. */
+static int look_at(struct target_local *l, uint64_t l1_index)
+{
+	int err = 0;
+
+	if (l->paths_for == l1_index + 1)
+		return 0;
+	err = link_paths(&l->committer, l1_index, &l->missing, &l->paths);
+	l->paths_for = err ? 0 : l1_index + 1;
+	return err;
+}
+
+static int add_table(struct target_local *l, struct batch *b, uint64_t l1_index)
+{
+	uint64_t host, got;
+	int err = begin(l);
+
+	if (!err)
+		err = alloc_run(&l->alloc, 1, &host, &got);
+	return err ? err : batch_add_table(b, l1_index, host);
+}
+
 /* An L2 table for every L1 entry that the guest clusters fall into and that lacks one. */
 static int local_prepare(struct target *t, struct batch *b, uint64_t guest,
 			 uint64_t clusters)
@@ -32,20 +99,13 @@ static int local_prepare(struct target *t, struct batch *b, uint64_t guest,
 	uint64_t last = (guest + bytes - 1) >> span_bits(l);
 
 	for (uint64_t i = guest >> span_bits(l); i <= last; i++) {
-		uint64_t missing, host, got;
 		int err;
 
-		if (l->paths_for == i + 1)
+		if (l->has_table[i / 8] >> (i % 8) & 1)
 			continue;
-		err = link_paths(&l->committer, i, &missing, &l->paths);
-		if (err)
-			return err;
-		l->paths_for = i + 1;
-		if (!missing || l->has_table[i / 8] >> (i % 8) & 1)
-			continue;
-		err = alloc_run(&l->alloc, 1, &host, &got);
-		if (!err)
-			err = batch_add_table(b, i, host);
+		err = look_at(l, i);
+		if (!err && l->missing)
+			err = add_table(l, b, i);
 		if (err)
 			return err;
 		l->has_table[i / 8] |= (uint8_t)(1u << (i % 8));
@@ -65,7 +125,9 @@ static int local_lease(struct target *t, struct batch *b, uint64_t guest, uint64
 	 * The table first, so that where everything lies does not depend on run lengths.
 	 */
 	want = min_u64(want, rest);
-	err = local_prepare(t, b, guest, 1);
+	err = begin(l);
+	if (!err)
+		err = local_prepare(t, b, guest, 1);
 	if (err)
 		return err;
 	if (t->image->data_fd == t->image->fd)
@@ -79,8 +141,12 @@ static int local_lease_blob(struct target *t, struct batch *b, uint64_t guest,
 			    uint32_t stored, uint64_t *host)
 {
 	struct target_local *l = local(t);
-	int err = local_prepare(t, b, guest, 1);
+	int err = begin(l);
 
+	if (!err)
+		err = local_prepare(t, b, guest, 1);
+	if (!err)
+		err = look_at(l, guest >> span_bits(l));
 	return err ? err : alloc_blob(&l->alloc, stored, l->paths, host);
 }
 
@@ -121,16 +187,20 @@ static int local_in_place(struct target *t, const struct qcow2_word *word, bool 
 
 static int local_commit(struct target *t, struct batch *b)
 {
+	int err;
+
 	if (t->dry) {
 		batch_reset(b);
 		return 0;
 	}
-	return link_commit(&local(t)->committer, b);
+	err = begin(local(t));
+	return err ? err : link_commit(&local(t)->committer, b);
 }
 
 static int local_close(struct target *t)
 {
 	free(TAKE(local(t)->has_table));
+	free(TAKE(local(t)->begin_sentence));
 	link_release(&local(t)->committer);
 	return alloc_close(&local(t)->alloc);
 }
@@ -179,13 +249,13 @@ static const struct target_ops local_ops = {
 	.prepare = local_prepare,
 	.in_place = local_in_place,
 	.commit = local_commit,
+	.ahead = local_ahead,
 	.close = local_close,
 	.finish = local_finish,
 };
 
 int target_local_init(struct target_local *t, struct image *img, bool dry)
 {
-	struct qcow2_change change = {.set_mark = true};
 	int err;
 
 	*t = (struct target_local){
@@ -194,18 +264,12 @@ int target_local_init(struct target_local *t, struct image *img, bool dry)
 			   .dry = dry,
 			   .has_zeroes = img->header.version >= 3},
 		.committer = {.img = img},
+		.begin_lock = PTHREAD_MUTEX_INITIALIZER,
+		.begun = dry,
 	};
 	err = alloc_open(&t->alloc, img, dry);
 	t->committer.alloc = &t->alloc;
 	t->start = t->alloc.start;
-	if (err || dry)
-		return err;
-	change.mark = t->alloc.start;
-	err = image_rehead(img, &change);
-	if (err == -EMSGSIZE) { /* no room: after a crash all of the image is swept */
-		fail_clear();
-		err = 0;
-	}
 	return err;
 }
 
@@ -216,7 +280,7 @@ int target_local_pass(struct target_local *t, const unsigned *pass, unsigned n_p
 	link_release(&t->committer);
 	t->committer.pass = pass;
 	t->committer.n_pass = n_pass;
-	t->paths_for = t->paths = 0;
+	t->paths_for = 0;
 	for (unsigned i = 0; i < n_pass; i++)
 		entries = max_u64(entries, t->target.image->tables[pass[i]].l1_entries);
 	free(t->has_table);

@@ -3,6 +3,8 @@
 #ifndef JOB_TARGET_LOCAL_H
 #define JOB_TARGET_LOCAL_H
 
+#include <pthread.h>
+
 #include "job/target.h"
 
 struct target_local {
@@ -10,14 +12,21 @@ struct target_local {
 	struct alloc alloc;
 	struct committer committer;
 	uint64_t start; /* host offset from which on this writer allocates */
-	uint8_t *has_table; /* a bit per L1 index that has got an L2 table in this pass */
-	uint64_t paths_for; /* L1 index + 1 that paths is about */
+	pthread_mutex_t begin_lock; /* the next three */
+	bool begun; /* our mark is in the header, or there is no room for it */
+	int begin_error; /* or the reason why not */
+	char *begin_sentence;
+	/* a bit per L1 index that has an L2 table, or has got one in this pass */
+	uint8_t *has_table;
+	uint64_t paths_for; /* L1 index + 1 that the next two are about */
 	uint64_t paths; /* L1 paths that a link there leads to */
+	uint64_t
+		missing; /* those of them that had no L2 table when they were looked at */
 };
 
 /*
- * img is open for writing, locked and made writable; or, dry, open for reading. Puts
- * our mark into the header (where there is room) before the first cluster is handed out.
+ * img is open for writing, locked and made writable; or, dry, open for reading. Our mark
+ * goes into the header (where there is room) before the first cluster is handed out.
  */
 int target_local_init(struct target_local *t, struct image *img, bool dry);
 

@@ -51,6 +51,12 @@ struct target_ops {
 	 * held, links that have to wait for a guest's write stay with the target.
 	 */
 	int (*commit)(struct target *t, struct batch *b);
+	/*
+	 * What can be durable before the data of a batch is, so that its commit has less to
+	 * sync: called by the thread that commits, at its start and when it has nothing else
+	 * to do after clones were leased. NULL: nothing.
+	 */
+	int (*ahead)(struct target *t);
 	/* After the last commit: no more leases; the file gets its length. While held:
 	 * waits until no link has to wait any more. */
 	int (*close)(struct target *t);

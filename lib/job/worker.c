@@ -330,6 +330,8 @@ static void process(struct worker *w)
 	w->slot = engine_join(e, w->item.kind == ITEM_CLONE ? w->item.length : 0);
 	err = ops_of(w)->lease(w, w->slot);
 	engine_turn_end(e);
+	if (!err && w->item.kind == ITEM_CLONE)
+		engine_leased(e);
 	if (!err) {
 		carry_out(w);
 		return;

@@ -18,6 +18,11 @@
 #include "image/rehead.h"
 
 #define PERIOD_MS 1000u
+#define TEND_PAUSE_MOST_NS 10000000u
+/* What a guest that waits for a snapshot may have to wait for, too. */
+#define SETTLED (64u << 20)
+#define SETTLE_TRIES 1000
+#define SETTLE_PAUSE_NS 10000000
 
 void commits_init(struct commits *c, struct active *a)
 {
@@ -277,8 +282,8 @@ int commit_now(struct commits *c, struct active *a, bool idle)
 		late = a->writing; /* which nobody else changes */
 		err = commit_once(c, a);
 	} while (late && !err);
-	if (a->space.open)
-		space_tend(&a->space, idle);
+	if (a->space.open && idle)
+		space_tend_all(&a->space);
 	return err ? fail_in(err, a->img->path) : 0;
 }
 
@@ -330,6 +335,31 @@ static void wait_for_work(struct commits *c)
 			break;
 }
 
+/*
+ * What was freed, a little at a time, so that neither the guest's requests nor a flush have to
+ * wait for long; some of it after each commit. With c->lock, which is let go meanwhile.
+ */
+static void tend(struct commits *c)
+{
+	bool more;
+
+	do {
+		uint64_t begin = clock_ns(), took;
+		struct active *a;
+
+		pthread_mutex_unlock(&c->lock);
+		pthread_mutex_lock(&c->writing);
+		a = c->active;
+		more = a->space.open && space_tend(&a->space);
+		pthread_mutex_unlock(&c->writing);
+		/* half of the time is the guest's */
+		took = min_u64(clock_ns() - begin, TEND_PAUSE_MOST_NS);
+		if (more)
+			nanosleep(&(struct timespec){.tv_nsec = (long)took}, NULL);
+		pthread_mutex_lock(&c->lock);
+	} while (more && !c->wanted && !c->stop);
+}
+
 static void *commit_thread(void *opaque)
 {
 	struct commits *c = opaque;
@@ -358,6 +388,7 @@ static void *commit_thread(void *opaque)
 		free(c->sentence);
 		c->sentence = err ? fail_take() : NULL;
 		pthread_cond_broadcast(&c->changed);
+		tend(c);
 	}
 	c->done = UINT64_MAX;
 	pthread_cond_broadcast(&c->changed);
@@ -402,6 +433,23 @@ int commits_flush(struct commits *c)
 		return 0;
 	return c->error ? fail_give(c->error, c->sentence)
 			: fail(ESHUTDOWN, "the holder has ended");
+}
+
+void commits_settle(struct commits *c)
+{
+	const struct timespec pause = {.tv_nsec = SETTLE_PAUSE_NS};
+
+	for (int tries = 0; tries < SETTLE_TRIES && !c->broken; tries++) {
+		uint64_t bytes;
+
+		pthread_mutex_lock(&c->writing);
+		bytes = space_limbo_bytes(&c->active->space);
+		pthread_mutex_unlock(&c->writing);
+		if (bytes <= SETTLED || commits_flush(c) < 0)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	fail_clear(); /* who goes on meets it again */
 }
 
 bool commits_broken(struct commits *c)

@@ -49,7 +49,16 @@ void commits_release(struct commits *c);
 /* Wait for a commit that starts now or later. */
 int commits_flush(struct commits *c);
 
-/* One commit by this thread, who holds c->writing. idle: no request is under way. */
+/*
+ * Wait, some seconds at most, until little of what was freed is left to be punched: for who is
+ * about to keep the guest waiting for the rest.
+ */
+void commits_settle(struct commits *c);
+
+/*
+ * One commit by this thread, who holds c->writing. idle: no request is under way, and what was
+ * freed is punched at once.
+ */
 int commit_now(struct commits *c, struct active *a, bool idle);
 
 /*

@@ -18,6 +18,7 @@
  * cloned lies in many extents, each of which takes the file system some microseconds.
  */
 #define PUNCH_MOST (4u << 20)
+#define TEND_CALLS 16u /* for which a commit has to wait */
 
 void space_init(struct space *s, struct image *img, struct epoch *epoch)
 {
@@ -155,8 +156,8 @@ static int by_host(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* What may go leaves the limbo for `out`. */
-static void ripe(struct space *s, bool all, struct space_runs *out)
+/* What may go leaves the limbo. */
+static void ripen(struct space *s, bool all)
 {
 	size_t kept = 0;
 	LOCK_SCOPE(&s->lock);
@@ -165,7 +166,7 @@ static void ripe(struct space *s, bool all, struct space_runs *out)
 		struct space_run run = s->limbo.items[i];
 
 		if (all || !run.stamp || epoch_passed(s->epoch, run.stamp))
-			add(out, run);
+			add(&s->ripe, run);
 		else
 			s->limbo.items[kept++] = run;
 	}
@@ -191,51 +192,82 @@ static void join(struct space_runs *out, unsigned bits)
 		out->count = joined + 1;
 }
 
-/* How many clusters of the run are holes now, from its beginning? errno says why not all. */
-static uint64_t punch(const struct space *s, const struct space_run *r)
+/* The next that one call punches leaves the list. */
+static struct space_run next_ripe(struct space *s)
 {
-	unsigned bits = s->img->cluster_bits;
-	uint64_t most = max_u64(PUNCH_MOST >> bits, 1), done = 0;
+	struct space_run *last = &s->ripe.items[s->ripe.count - 1], run = *last;
 
-	while (done < r->count) {
-		uint64_t n = min_u64(most, r->count - done);
-
-		if (fallocate(s->img->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			      (off_t)(r->host + (done << bits)), (off_t)(n << bits)) < 0)
-			break;
-		done += n;
-	}
-	return done;
+	run.count = min_u64(run.count, max_u64(PUNCH_MOST >> s->img->cluster_bits, 1));
+	last->host += run.count << s->img->cluster_bits;
+	last->count -= run.count;
+	if (!last->count)
+		s->ripe.count--;
+	return run;
 }
 
-void space_tend(struct space *s, bool all)
+/* Without holes nothing is used again; other errors pass. */
+static bool punch(struct space *s, struct space_run run)
 {
-	unsigned bits = s->img->cluster_bits;
-	struct space_runs runs = {0};
+	bool done = fallocate(s->img->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			      (off_t)run.host,
+			      (off_t)(run.count << s->img->cluster_bits)) == 0;
+	bool never = !done && errno == EOPNOTSUPP;
+	LOCK_SCOPE(&s->lock);
 
-	ripe(s, all, &runs);
-	join(&runs, bits);
-	for (size_t i = 0; i < runs.count; i++) {
-		struct space_run *r = &runs.items[i];
-		uint64_t done = punch(s, r), left = r->count - done;
-		bool never = left && errno == EOPNOTSUPP;
-		LOCK_SCOPE(&s->lock);
+	run.stamp = 0;
+	if (!never)
+		add(done ? &s->free : &s->limbo, run);
+	return done || never;
+}
 
-		/* Without holes nothing is used again; other errors pass. */
-		if (done)
-			add(&s->free, (struct space_run){r->host, done, 0});
-		if (left && !never)
-			add(&s->limbo,
-			    (struct space_run){r->host + (done << bits), left, 0});
+bool space_tend(struct space *s)
+{
+	uint64_t bytes = 0;
+	bool well = true;
+
+	if (!s->ripe.count) {
+		ripen(s, false);
+		join(&s->ripe, s->img->cluster_bits);
 	}
-	free(runs.items);
+	for (unsigned calls = 0;
+	     well && s->ripe.count && calls < TEND_CALLS && bytes < PUNCH_MOST; calls++) {
+		struct space_run run = next_ripe(s);
+
+		bytes += run.count << s->img->cluster_bits;
+		well = punch(s, run);
+	}
+	return well && s->ripe.count;
+}
+
+void space_tend_all(struct space *s)
+{
+	ripen(s, true);
+	join(&s->ripe, s->img->cluster_bits);
+	while (s->ripe.count)
+		punch(s, next_ripe(s));
+}
+
+static uint64_t clusters_of(const struct space_runs *r)
+{
+	uint64_t clusters = 0;
+
+	for (size_t i = 0; i < r->count; i++)
+		clusters += r->items[i].count;
+	return clusters;
+}
+
+uint64_t space_limbo_bytes(struct space *s)
+{
+	LOCK_SCOPE(&s->lock);
+
+	return (clusters_of(&s->limbo) + clusters_of(&s->ripe)) << s->img->cluster_bits;
 }
 
 bool space_has_limbo(struct space *s)
 {
 	LOCK_SCOPE(&s->lock);
 
-	return s->limbo.count > 0;
+	return s->limbo.count > 0 || s->ripe.count > 0;
 }
 
 /* What is free at the very end need not stay in the file. */
@@ -270,6 +302,7 @@ void space_release(struct space *s)
 		free(s->alloc.blocks);
 	free(s->free.items);
 	free(s->limbo.items);
+	free(s->ripe.items);
 	intervals_release(&s->kept);
 	pthread_mutex_destroy(&s->lock);
 }

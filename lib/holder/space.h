@@ -38,6 +38,8 @@ struct space {
 	struct alloc alloc; /* has a lock of its own, taken inside lock */
 	pthread_mutex_t lock; /* over what follows */
 	struct space_runs free, limbo;
+	/* Out of the limbo, to be punched: of who holds commits.writing. */
+	struct space_runs ripe;
 	/*
 	 * Host clusters that a worker puts compressed clusters into: when they are freed
 	 * they are not used again before space_unkeep.
@@ -61,10 +63,17 @@ void space_give_back(struct space *s, uint64_t host, uint64_t count);
  * ended. freed: sorted by cluster, as raises_undo leaves it.
  */
 void space_limbo(struct space *s, const struct raises *freed);
-/* Punch what may be punched by now. all: nothing is under way any more. */
-void space_tend(struct space *s, bool all);
+/*
+ * Punch some of what may be punched by now. true: there is more; give the guest, and a commit,
+ * a chance before. An error is tried again another time.
+ */
+bool space_tend(struct space *s);
+/* All of it: no request is under way any more. */
+void space_tend_all(struct space *s);
 
 bool space_has_limbo(struct space *s);
+/* Bytes of it. */
+uint64_t space_limbo_bytes(struct space *s);
 
 /* A host cluster (index) that is not used again for now, even when its refcount is 0. */
 int space_keep(struct space *s, uint64_t cluster);

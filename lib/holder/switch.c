@@ -184,8 +184,10 @@ int session_switch(struct holder *h, const struct mail_request *rq,
 
 	if (!err)
 		err = prepare(&s);
-	if (!err && h->writable)
+	if (!err && h->writable) {
+		commits_settle(&h->commits);
 		err = commits_flush(&h->commits);
+	}
 	if (err) {
 		abandon(&s);
 		return err;

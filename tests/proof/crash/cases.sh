@@ -15,7 +15,7 @@
 AT_REST="to-base to-none zlib zstd packed-active extended extended-16k v2 v2-base c512 c512-base
 	growth snapshots snapshots-v2 data-file lazy r1 short raw-odd rebase rebase-extended
 	snapshot snapshot-v2 reuse"
-REFLINK="reflink reflink-base"
+REFLINK="reflink reflink-base reflink-growth"
 LIVE="live-merge live-to-none live-extended live-v2 live-data-file live-c4k live-packed
 	live-quiet live-rebase live-snapshot live-snapshots live-snapshots-v2
 	live-snapshots-16k"
@@ -55,6 +55,21 @@ case_short() { merge short A.qcow2; }
 case_raw-odd() { merge raw-odd A.raw; }
 case_reflink() { merge v3; }
 case_reflink-base() { merge v3 A.qcow2; }
+
+# New refcount blocks are shown while clones are made.
+case_reflink-growth()
+{
+	local o=cluster_size=4k,refcount_bits=64
+
+	new A.qcow2 12M -o $o
+	fill A.qcow2 1 0 12M
+	over D.qcow2 A.qcow2 -o $o
+	fill D.qcow2 2 100k 40k
+	BACKING=
+	RESUME=(chain-stream -q D.qcow2)
+	before
+	"${RECORD[@]}" "${RESUME[@]}"
+}
 
 # The refcount table of so small clusters is soon full and moves.
 case_growth()

@@ -12,6 +12,7 @@
 #include "chain/source.h"
 #include "chain/walk.h"
 #include "image/check.h"
+#include "image/rehead.h"
 
 #define PIECE (64u << 10) /* bytes read at a time */
 
@@ -99,6 +100,17 @@ static enum verdict say(struct judge *j, enum verdict v, const char *what)
 	return v;
 }
 
+/* Will the next writer take leaks back? Where there is no room for a mark he looks anyway. */
+static bool is_swept(const struct judge *j, struct image *img)
+{
+	const struct qcow2_change mark = {.set_mark = true,
+					  .mark = image_cluster_size(img)};
+
+	return !j->marks || img->header.has_mark ||
+	       img->header.incompatible & QCOW2_DIRTY ||
+	       image_rehead_check(img, &mark) < 0;
+}
+
 static enum verdict check(struct judge *j, struct image *img)
 {
 	enum verdict v = STATE_SOUND;
@@ -109,7 +121,8 @@ static enum verdict check(struct judge *j, struct image *img)
 	if (c.corruptions || c.check_errors)
 		v = say(j, STATE_WORSE, c.first ? c.first : "the check failed");
 	else if (c.leaks)
-		v = STATE_LEAKS;
+		v = is_swept(j, img) ? STATE_LEAKS
+				     : say(j, STATE_WORSE, "leaks, and no mark tells");
 	if (v == STATE_LEAKS)
 		snprintf(j->why, sizeof(j->why), "%" PRIu64 " clusters leak", c.leaks);
 	image_check_release(&c);

@@ -16,6 +16,8 @@ struct judge {
 	uint64_t snapshot_bytes[MAX_SNAPSHOTS];
 	unsigned n_snapshots;
 	const char *backing; /* wanted in the header, NULL: any */
+	/* who wrote it marks from where on it allocates: without a mark nobody looks for leaks */
+	bool marks;
 	/* of the last state: */
 	uint8_t *read; /* the content, as far as it could be read */
 	char why[512]; /* what is wrong, or how much leaks */

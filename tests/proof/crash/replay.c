@@ -401,6 +401,7 @@ int main(int argc, char **argv)
 	r.seed = number(argv[5]);
 	r.samples = number(argv[6]);
 	r.actives = argv[7];
+	r.judge.marks = strncmp(r.name, "peer-", 5) != 0;
 	r.backing = strcmp(argv[8], "-") == 0 ? NULL : argv[8];
 	r.resume = argv + 9;
 	r.seen_size = r.wanted * 4 + 100003;

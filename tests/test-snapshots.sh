@@ -45,6 +45,28 @@ testOptions()
 	done
 }
 
+# Where no refcount can be 2 each table is merged by itself.
+testOneBit()
+{
+	local o=cluster_size=64k,refcount_bits=1 s1
+
+	new A.qcow2 5M
+	fill A.qcow2 1 0 2M
+	over B.qcow2 A.qcow2
+	fill B.qcow2 2 1M 2M
+	over D.qcow2 B.qcow2 -o $o
+	s1=$(content D.qcow2)
+	qemu-img snapshot -c s1 D.qcow2
+	fill D.qcow2 3 512k 1M
+	HASH=$(content D.qcow2)
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+	assertEquals "content of s1" "$s1" "$(snapshot_content D.qcow2 s1)"
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	assertEquals "content of s1" "$s1" "$(snapshot_content D.qcow2 s1)"
+}
+
 testRebase()
 {
 	make_snapshot_chain -o cluster_size=64k

@@ -15,11 +15,11 @@
  * Leases are taken in plan order, so the layout and the length of the file follow from
  * the plan alone, whatever the number of threads: a dry run predicts them to the byte.
  * While one batch is being synced the next one is filled; when that is full too the
- * workers wait.
+ * workers wait. What can be durable before a batch is full the committer does ahead.
  *
  * Who may touch what: batches, counts and the verdict are under lock; turn_next under
  * turn_lock. A worker owns its item and buffers. The target's lease and prepare are
- * called in the turn, commit by the committer.
+ * called in the turn, commit and ahead by the committer.
  */
 #ifndef JOB_ENGINE_H
 #define JOB_ENGINE_H

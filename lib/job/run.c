@@ -75,6 +75,18 @@ static bool may_keep(const struct merge *m, unsigned n)
 }
 
 /*
+ * Can the next walk take the list for what this one found, of which that is the footprint? What
+ * a list that is used twice lacks would be missed by nobody.
+ */
+static bool are_all(const struct steps *steps, const struct footprint *found)
+{
+	struct footprint kept = steps_footprint(steps);
+
+	return !steps->too_many && kept.length == found->length &&
+	       kept.offsets == found->offsets;
+}
+
+/*
  * What the plan says, by metadata: bytes to look at, and how far the file could grow. known:
  * look only there.
  */
@@ -86,6 +98,7 @@ static int survey(struct merge *m, const unsigned *pass, unsigned n,
 	uint64_t cluster = image_cluster_size(merge_active(m)), clusters = 0, slices = 0,
 		 last = 0;
 	uint64_t slice_span = cluster * (4096 / qcow2_word_bytes(h));
+	struct footprint found = {0};
 	struct item item = {0};
 	struct plan plan;
 	int err = plan_of(m, &plan, pass, n);
@@ -115,6 +128,7 @@ static int survey(struct merge *m, const unsigned *pass, unsigned n,
 			slices += end -
 				  min_u64(end, max_u64(last, r->start / slice_span));
 			last = end;
+			footprint_add(&found, r->start, r->length);
 		}
 		if (item.kind == ITEM_BLOB)
 			*grows += pieces_stored(&item.old) + 512 * item.old.count +
@@ -123,7 +137,7 @@ static int survey(struct merge *m, const unsigned *pass, unsigned n,
 			*grows += round_up(item.length, cluster);
 	}
 	if (plan.record)
-		m->knows_steps = !err && !m->steps.too_many;
+		m->knows_steps = !err && are_all(&m->steps, &found);
 	/* Beside the data: refcounts, their tables, and what is written of L2 tables. */
 	*grows += ((clusters << h->refcount_order) / 8 + slices * 4096 * n) * 5 / 4 +
 		  16 * cluster;
@@ -133,8 +147,8 @@ static int survey(struct merge *m, const unsigned *pass, unsigned n,
 }
 
 /*
- * The same survey after the last commit: only what was left out may still be asked for. Only
- * we write to the image, so where nothing was to do before nothing is.
+ * The same survey after the last commit: only what was left out may still be asked for. Where
+ * nothing was to do before nothing is, since only we write to the image.
  */
 static int check_complete(struct merge *m, const unsigned *pass, unsigned n,
 			  uint64_t left_out)

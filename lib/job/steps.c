@@ -27,8 +27,13 @@ int steps_add(struct steps *s, const struct step *step)
 {
 	int err;
 
-	if (!step->work || s->too_many || step->pos < end_of(s))
+	if (!step->work || s->too_many)
 		return 0;
+	if (step->pos < end_of(s)) {
+		/* the rest of what was found there */
+		s->too_many |= step->pos + step->length > end_of(s);
+		return 0;
+	}
 	if (goes_on(s, step)) {
 		s->items[s->count - 1].length += step->length;
 		s->joined++;
@@ -45,6 +50,25 @@ int steps_add(struct steps *s, const struct step *step)
 	s->items[s->count++] = *step;
 	s->joined = 1;
 	return 0;
+}
+
+void footprint_add(struct footprint *f, uint64_t start, uint64_t length)
+{
+	/* of 0 to length - 1, and start for each; one of two neighbours is even */
+	uint64_t inner = length % 2 ? length * ((length - 1) / 2)
+				    : length / 2 * (length - 1);
+
+	f->length += length;
+	f->offsets += start * length + inner;
+}
+
+struct footprint steps_footprint(const struct steps *s)
+{
+	struct footprint f = {0};
+
+	for (size_t i = 0; i < s->count; i++)
+		footprint_add(&f, s->items[i].pos, s->items[i].length);
+	return f;
 }
 
 void steps_release(struct steps *s)

@@ -14,7 +14,7 @@
 
 #include "job/item.h"
 
-#define STEPS_MOST 32768u /* 1.25 MiB */
+#define STEPS_MOST 32768u /* 1 MiB */
 /* Extents of layers in one step at most, so that an item is not much larger than it may be. */
 #define STEPS_JOINED 256u
 
@@ -41,6 +41,17 @@ struct steps {
  */
 int steps_add(struct steps *s, const struct step *step);
 void steps_release(struct steps *s);
+
+/*
+ * Which bytes: the sum of their lengths and that of their offsets, however they are cut into
+ * runs. So a list can be compared with what was found without it.
+ */
+struct footprint {
+	uint64_t length, offsets; /* modulo 2^64 */
+};
+
+void footprint_add(struct footprint *f, uint64_t start, uint64_t length);
+struct footprint steps_footprint(const struct steps *s);
 
 /*
  * The step at pos, or the way to the next one: that from pos to end has no work. *next is the

@@ -129,6 +129,36 @@ static void test_too_many(void)
 	steps_release(&s);
 }
 
+/* A step that goes on where others end is not cut: better no list than one with a gap. */
+static void test_overlap(void)
+{
+	struct steps s = {0};
+	struct step one = {.pos = CLUSTER, .length = 3 * CLUSTER, .work = true};
+
+	step(&s, 0, ITEM_CLONE, false);
+	step(&s, 1, ITEM_ZERO, false);
+	assert(steps_add(&s, &one) == 0);
+	assert(s.too_many);
+	steps_release(&s);
+}
+
+/* The same bytes, however they are cut; others are not the same, as many as there are. */
+static void test_footprint(void)
+{
+	struct footprint a = {0}, b = {0}, c = {0};
+
+	footprint_add(&a, 3 * CLUSTER, 5 * CLUSTER);
+	footprint_add(&a, 100 * CLUSTER, 7);
+	footprint_add(&b, 100 * CLUSTER, 3);
+	footprint_add(&b, 100 * CLUSTER + 3, 4);
+	for (uint64_t i = 3; i < 8; i++)
+		footprint_add(&b, i * CLUSTER, CLUSTER);
+	assert(a.length == b.length && a.offsets == b.offsets);
+	footprint_add(&c, 4 * CLUSTER, 5 * CLUSTER);
+	footprint_add(&c, 100 * CLUSTER, 7);
+	assert(a.length == c.length && a.offsets != c.offsets);
+}
+
 int main(void)
 {
 	for (unsigned round = 0; round < 50; round++) {
@@ -140,5 +170,7 @@ int main(void)
 	}
 	test_joining();
 	test_too_many();
+	test_overlap();
+	test_footprint();
 	return 0;
 }

@@ -19,11 +19,11 @@
 #define LEASE (16ull << 20)
 #define MOST (4ll << 20)
 
-static uint8_t holes[LEASES * LEASE / MOST]; /* how often each part was punched */
+static _Atomic uint8_t holes[LEASES * LEASE / MOST]; /* how often each part was punched */
 static _Atomic off_t begin_at; /* of the first lease */
 static _Atomic long long largest;
 static _Atomic unsigned whole; /* parts that are holes */
-static bool odd; /* something else was punched */
+static _Atomic bool odd; /* something else was punched */
 static _Atomic bool slow; /* each call takes a while, and is not looked at */
 static _Atomic unsigned slow_us;
 static _Atomic unsigned slow_calls;

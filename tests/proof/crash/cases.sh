@@ -56,35 +56,26 @@ case_raw-odd() { merge raw-odd A.raw; }
 case_reflink() { merge v3; }
 case_reflink-base() { merge v3 A.qcow2; }
 
-# New refcount blocks are shown while clones are made.
-case_reflink-growth()
+# grow CLUSTER SIZE WRITTEN: a full base of that size is merged; refcounts need much room.
+grow()
 {
-	local o=cluster_size=4k,refcount_bits=64
+	local o=cluster_size=$1,refcount_bits=64
 
-	new A.qcow2 12M -o $o
-	fill A.qcow2 1 0 12M
-	over D.qcow2 A.qcow2 -o $o
-	fill D.qcow2 2 100k 40k
+	new A.qcow2 "$2" -o "$o"
+	fill A.qcow2 1 0 "$2"
+	over D.qcow2 A.qcow2 -o "$o"
+	fill D.qcow2 2 100k "$3"
 	BACKING=
 	RESUME=(chain-stream -q D.qcow2)
 	before
 	"${RECORD[@]}" "${RESUME[@]}"
 }
+
+# New refcount blocks are shown while clones are made.
+case_reflink-growth() { grow 4k 12M 40k; }
 
 # The refcount table of so small clusters is soon full and moves.
-case_growth()
-{
-	local o=cluster_size=512,refcount_bits=64
-
-	new A.qcow2 4M -o $o
-	fill A.qcow2 1 0 4M
-	over D.qcow2 A.qcow2 -o $o
-	fill D.qcow2 2 100k 10k
-	BACKING=
-	RESUME=(chain-stream -q D.qcow2)
-	before
-	"${RECORD[@]}" "${RESUME[@]}"
-}
+case_growth() { grow 512 4M 10k; }
 
 # To an image that is not in the chain, and has some of it
 rebase()

@@ -39,8 +39,8 @@ static int by_offset(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* How far the changes are written: all before `item`, and `words` of that. */
-struct progress {
+/* How far the changes are written: all before `item`, and so many words of that one. */
+struct place {
 	size_t item;
 	uint64_t words;
 };
@@ -54,7 +54,7 @@ struct stretch {
 };
 
 /* The change at p, as much of it as is not written yet and lies before the limit. */
-static struct change rest_at(const struct changes *c, const struct progress *p,
+static struct change rest_at(const struct changes *c, const struct place *p,
 			     unsigned bytes, uint64_t limit)
 {
 	struct change r = c->items[p->item];
@@ -65,7 +65,7 @@ static struct change rest_at(const struct changes *c, const struct progress *p,
 	return r;
 }
 
-static void pass(const struct changes *c, struct progress *p, uint64_t words)
+static void pass(const struct changes *c, struct place *p, uint64_t words)
 {
 	p->words += words;
 	if (p->words < c->items[p->item].count)
@@ -87,7 +87,7 @@ static bool joins(const struct stretch *s, const struct change *next)
 }
 
 /* From p on, which moves behind it. */
-static struct stretch stretch_at(const struct changes *c, struct progress *p,
+static struct stretch stretch_at(const struct changes *c, struct place *p,
 				 const struct image *img, unsigned bytes)
 {
 	struct stretch s = {0};
@@ -120,10 +120,10 @@ static void put(uint8_t *to, const struct change *run, unsigned bytes)
 	}
 }
 
-static int write_stretch(const struct changes *c, struct progress *p, struct image *img,
+static int write_stretch(const struct changes *c, struct place *p, struct image *img,
 			 unsigned bytes)
 {
-	struct progress end = *p;
+	struct place end = *p;
 	struct stretch s = stretch_at(c, &end, img, bytes);
 	uint8_t buf[WRITE_MOST];
 	int err = s.gaps ? cache_read(img->cache, s.start, buf, s.end - s.start) : 0;
@@ -152,7 +152,7 @@ static bool comes_in_runs(const struct changes *c)
 
 int changes_write(struct changes *c, struct image *img, unsigned bytes)
 {
-	struct progress p = {0};
+	struct place p = {0};
 	int err = 0;
 
 	if (!comes_in_runs(c))

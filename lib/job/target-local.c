@@ -230,12 +230,11 @@ static int local_finish(struct target *t, const struct qcow2_change *change)
 	c.clear_mark = t->image->header.has_mark;
 	if (!c.clear_mark && !c.set_backing)
 		return 0;
-	/* The file has got its length: not after the mark is gone. */
-	err = image_sync(t->image);
-	if (!err && t->image->data_fd != t->image->fd)
-		err = image_sync_data(t->image);
-	if (!err)
-		err = image_rehead(t->image, &c);
+	/*
+	 * Everything that the header leads to is durable since the last commit. Only how long
+	 * the file is behind that may still change with a crash.
+	 */
+	err = image_rehead(t->image, &c);
 	/* Nobody knows now what the header says on the disk: do not touch it again. */
 	if (err)
 		l->committer.broken = true;

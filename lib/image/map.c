@@ -163,9 +163,60 @@ static bool step_of(const struct image *img, const struct extent *e, uint64_t *s
 #define WORDS_FIRST 16u
 #define WORDS_MAX 512u
 
+/* Does this look go on about where the one before ended, maybe in the table before? */
+static bool goes_on(const struct image *img, const struct map_window *w, uint64_t index)
+{
+	uint64_t end = w->first + w->count;
+
+	if (!w->count)
+		return w->at_end && index * qcow2_word_bytes(&img->header) < w->load;
+	return index >= end && index < end + w->count;
+}
+
+/* Bytes to load from the word at index on: more and more, as long as they are walked. */
+static unsigned load_of(const struct image *img, struct map_window *w, uint64_t index)
+{
+	unsigned bytes = qcow2_word_bytes(&img->header);
+	unsigned least = min_u64(CACHE_SLICE, w->room);
+
+	if (!goes_on(img, w, index))
+		w->load = least;
+	else if (w->load < w->room && index * bytes % (2 * w->load) < w->load)
+		w->load *= 2;
+	return max_u64(w->load, least);
+}
+
+/*
+ * A walker's next words come past the cache: they are asked for once. Where that fails only
+ * what is asked for now matters.
+ */
+static int load(struct image *img, struct map_window *w, uint64_t index, unsigned want)
+{
+	unsigned bytes = qcow2_word_bytes(&img->header);
+	int err = -EAGAIN;
+
+	want = (unsigned)min_u64(want, qcow2_l2_entries(&img->header));
+	w->first = round_down(index, want);
+	if (want * bytes > CACHE_SLICE) {
+		err = read_at(img->fd, w->words, (size_t)want * bytes,
+			      w->l2 + w->first * bytes);
+		if (err) {
+			fail_clear();
+			want = w->load = CACHE_SLICE / bytes;
+			w->first = round_down(index, want);
+		}
+	}
+	if (err)
+		err = cache_read(img->cache, w->l2 + w->first * bytes, w->words,
+				 (size_t)want * bytes);
+	w->count = err ? 0 : want;
+	return err;
+}
+
 /*
  * The words of w->l2 from index on: *words, *n >= 1 of them. What the window does not
- * hold is loaded, `want` words from a multiple of that, which is a power of two.
+ * hold is loaded, `want` words from a multiple of that, which is a power of two; 0: as many
+ * as seem to be of use.
  */
 static int words_at(struct image *img, struct map_window *w, uint64_t index,
 		    unsigned want, const uint8_t **words, unsigned *n)
@@ -173,28 +224,30 @@ static int words_at(struct image *img, struct map_window *w, uint64_t index,
 	unsigned bytes = qcow2_word_bytes(&img->header);
 	int err = 0;
 
-	if (index - w->first >= w->count) {
-		want = (unsigned)min_u64(want, qcow2_l2_entries(&img->header));
-		w->first = round_down(index, want);
-		err = cache_read(img->cache, w->l2 + w->first * bytes, w->words,
-				 (size_t)want * bytes);
-		w->count = err ? 0 : want;
-	}
+	if (index - w->first >= w->count)
+		err = load(img, w, index, want ? want : load_of(img, w, index) / bytes);
 	*words = w->words + (index - w->first) * bytes;
 	*n = w->count - (unsigned)(index - w->first);
 	return err;
+}
+
+/* The window is about another table now; follows: maybe the next one. */
+static void turn_to(const struct image *img, struct map_window *w, uint64_t l2,
+		    bool follows)
+{
+	w->at_end = follows && w->count &&
+		    w->first + w->count == qcow2_l2_entries(&img->header);
+	w->l2 = l2;
+	w->count = 0;
 }
 
 /* The window of the table at l2, from index on as far as it reaches. */
 static int window_at(struct image *img, struct map_window *w, uint64_t l2, uint64_t index,
 		     const uint8_t **words, unsigned *n)
 {
-	if (w->l2 != l2) {
-		w->l2 = l2;
-		w->count = 0;
-	}
-	return words_at(img, w, index, w->room / qcow2_word_bytes(&img->header), words,
-			n);
+	if (w->l2 != l2)
+		turn_to(img, w, l2, true);
+	return words_at(img, w, index, 0, words, n);
 }
 
 int image_window_word(struct image *img, struct map_window *w, uint64_t l2,
@@ -258,9 +311,8 @@ static int map_l2(struct image *img, struct map_window *v, struct extent *out)
 	uint64_t cluster = image_cluster_size(img), limit = out->length;
 	uint64_t entries = qcow2_l2_entries(h), step;
 	uint64_t index = (out->start >> img->cluster_bits) & (entries - 1);
-	unsigned most = v->room / qcow2_word_bytes(h), equal, n;
-	/* what lasts is loaded whole, what is for this look alone by and by */
-	unsigned want = v->once ? WORDS_FIRST : most;
+	/* what is for this look alone is loaded by and by */
+	unsigned want = v->once ? WORDS_FIRST : 0, equal, n;
 	uint64_t in = out->start & (cluster - 1);
 	struct qcow2_mapping m = {.kind = QCOW2_HOLE};
 	struct qcow2_word w = {0, 0};
@@ -277,7 +329,7 @@ static int map_l2(struct image *img, struct map_window *v, struct extent *out)
 	    out->length < min_u64(limit, cluster - in))
 		return err;
 	for (index++; out->length < limit && index < entries; index += n) {
-		err = words_at(img, v, index, most, &words, &n);
+		err = words_at(img, v, index, v->once ? WORDS_MAX : 0, &words, &n);
 		if (err)
 			return err;
 		n = (unsigned)min_u64(n, div_up(limit - out->length, cluster));
@@ -341,7 +393,7 @@ static int map_raw(struct image *img, struct extent *out)
 }
 
 #define WINDOWS_ALL (1u << 20) /* bytes, of one block of windows */
-#define WINDOW_MAX 4096u
+#define WINDOW_MAX (8u * CACHE_SLICE)
 #define WINDOW_MIN 256u
 
 struct map_window *map_windows_new(size_t count)
@@ -353,11 +405,12 @@ struct map_window *map_windows_new(size_t count)
 		room /= 2;
 	if (room < WINDOW_MIN)
 		room = 0;
-	w = calloc(count + 1, sizeof(*w) + room);
-	for (size_t i = 0; w && i < count; i++) {
-		w[i].room = room;
-		w[i].words = (uint8_t *)(w + count) + i * room;
-	}
+	w = reallocarray(NULL, count + 1, sizeof(*w) + room);
+	for (size_t i = 0; w && i < count; i++)
+		w[i] = (struct map_window){
+			.room = room,
+			.words = (uint8_t *)(w + count) + i * room,
+		};
 	return w;
 }
 
@@ -374,11 +427,14 @@ int image_map_window(struct image *img, unsigned table, struct map_window *w,
 	span = 1ull << qcow2_l2_span_bits(&img->header);
 	in = offset & (span - 1);
 	if (w->l1_index != index + 1) {
-		w->count = 0;
+		bool follows = w->l1_index == index;
+		uint64_t l2;
+
 		w->l1_index = 0;
-		err = image_l2_offset(img, table, index, &w->l2);
+		err = image_l2_offset(img, table, index, &l2);
 		if (err)
 			return err;
+		turn_to(img, w, l2, follows);
 		w->l1_index = index + 1;
 	}
 	if (w->l2) {

@@ -17,13 +17,13 @@ enum extent_kind {
 
 /* A run of guest bytes with one answer. */
 struct extent {
-	enum extent_kind kind;
 	uint64_t start; /* guest offset, bytes */
 	uint64_t length; /* bytes, > 0 */
 	uint64_t host; /* DATA: of start; COMPRESSED: of the whole cluster's blob */
 	uint32_t stored; /* COMPRESSED: bytes of the blob */
-	bool reserved; /* HOLE, extended L2: the word names a host cluster all the same */
 	uint32_t skip; /* COMPRESSED: start lies so many bytes into the cluster */
+	enum extent_kind kind;
+	bool reserved; /* HOLE, extended L2: the word names a host cluster all the same */
 };
 
 /*
@@ -54,7 +54,9 @@ struct map_window {
 	uint64_t l2; /* host offset of its L2 table, 0: none */
 	uint64_t first; /* index in it of the first word held */
 	unsigned count; /* words held */
-	unsigned room; /* bytes of words; 0: keeps nothing */
+	unsigned room; /* bytes of words, a power of two; 0: keeps nothing */
+	unsigned load; /* bytes that the last look loaded */
+	bool at_end; /* of the table before: the walk may go on in this one */
 	bool once; /* for one look: loads little at first */
 	uint8_t *words;
 };

@@ -13,4 +13,10 @@ int array_room_(void *items, size_t *cap, size_t count, size_t size);
  */
 #define array_room(items, cap, count) array_room_(items, cap, count, sizeof(**(items)))
 
+int array_room_for_(void *items, size_t *cap, size_t count, size_t more, size_t size);
+
+/* The same for so many more elements, where they are known: no room is left over. */
+#define array_room_for(items, cap, count, more) \
+	array_room_for_(items, cap, count, more, sizeof(**(items)))
+
 #endif

@@ -33,6 +33,23 @@ int batch_add(struct batch *b, unsigned cluster_bits, const struct link *link)
 	return err;
 }
 
+bool batch_take(struct batch *b, struct link **links, size_t n, size_t *cap)
+{
+	struct link *old = b->links;
+	size_t old_cap = b->cap_links;
+
+	if (b->n_links)
+		return false;
+	b->links = *links;
+	b->n_links = n;
+	b->cap_links = *cap;
+	for (size_t i = 0; i < n; i++)
+		b->clusters += b->links[i].clusters;
+	*links = old;
+	*cap = old_cap;
+	return true;
+}
+
 int batch_add_table(struct batch *b, uint64_t l1_index, uint64_t host)
 {
 	int err = array_room(&b->tables, &b->cap_tables, b->n_tables);

@@ -8,12 +8,18 @@
 
 #include "base/array.h"
 #include "base/endian.h"
+#include "base/io.h"
 #include "base/size.h"
 #include "image/cache.h"
 #include "image/refs.h"
 
 #define RUN_LEAST 64u /* changes in ascending order, on average */
 #define WRITE_MOST (16u * CACHE_SLICE)
+
+int changes_room(struct changes *c, size_t more)
+{
+	return array_room_for(&c->items, &c->cap, c->count, more);
+}
 
 int changes_add_run(struct changes *c, const struct change *run)
 {
@@ -126,7 +132,8 @@ static int write_stretch(const struct changes *c, struct place *p, struct image 
 	struct place end = *p;
 	struct stretch s = stretch_at(c, &end, img, bytes);
 	uint8_t buf[WRITE_MOST];
-	int err = s.gaps ? cache_read(img->cache, s.start, buf, s.end - s.start) : 0;
+	/* of the file, which is what the cache would say: it may have too much to keep */
+	int err = s.gaps ? read_at(img->fd, buf, s.end - s.start, s.start) : 0;
 
 	while (p->item < end.item || (p->item == end.item && p->words < end.words)) {
 		struct change run = rest_at(c, p, bytes, s.limit);

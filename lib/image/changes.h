@@ -43,6 +43,8 @@ struct raises {
 	size_t count, cap;
 };
 
+/* Room for so many more, which are to be expected. */
+int changes_room(struct changes *c, size_t more);
 int changes_add(struct changes *c, uint64_t offset, struct qcow2_word word);
 int changes_add_run(struct changes *c, const struct change *run);
 /* Write all through the cache, each word as `bytes` (8 or 16) bytes. Not synced. */

@@ -382,8 +382,11 @@ static bool overlap(const struct commit *k, const struct link *a, const struct l
 
 static int collect(struct commit *k, struct batch *b)
 {
-	int err = 0;
+	/* a run of words for each, mostly */
+	int err = changes_room(&k->set.words[1], b->n_links);
 
+	if (!err)
+		err = changes_room(&k->set.fresh_words, b->n_links);
 	qsort(b->links, b->n_links, sizeof(*b->links), by_guest);
 	for (size_t n = 0; n < b->n_links && !err; n++) {
 		if (n && overlap(k, &b->links[n - 1], &b->links[n]))

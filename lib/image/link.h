@@ -70,6 +70,11 @@ struct batch {
 
 /* Add a link; runs that go on where the last one ended are joined. */
 int batch_add(struct batch *b, unsigned cluster_bits, const struct link *link);
+/*
+ * Take all n links, without a look at whether they go on, if the batch has none yet: true, and
+ * *links is an array of *cap for the caller's next ones. Else false, and nothing is changed.
+ */
+bool batch_take(struct batch *b, struct link **links, size_t n, size_t *cap);
 int batch_add_table(struct batch *b, uint64_t l1_index, uint64_t host);
 void batch_reset(struct batch *b);
 void batch_release(struct batch *b);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/io.h"
@@ -117,7 +118,8 @@ int worker_lease_clones(struct worker *w, struct slot *s)
 	const struct pieces *p = &w->item.old;
 	const uint8_t *verdicts = w->verdicts;
 	struct target *t = w->engine->target;
-	int err = 0;
+	/* a link for each, mostly */
+	int err = array_room_for(&w->links, &w->cap_links, w->n_links, p->count);
 
 	/* Tables first, so that they do not stand between the leases. */
 	for (size_t i = 0; i < p->count && !err; i++) {

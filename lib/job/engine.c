@@ -258,9 +258,11 @@ static int keep_item(struct slot *s, const struct item *item)
 int engine_leave(struct engine *e, struct slot *s, const struct share *share)
 {
 	LOCK_SCOPE(&e->lock);
+	bool taken = share->array &&
+		     batch_take(&s->batch, share->array, share->n_links, share->cap);
 	int err = 0;
 
-	for (size_t i = 0; i < share->n_links && !err; i++)
+	for (size_t i = 0; !taken && i < share->n_links && !err; i++)
 		err = batch_add(&s->batch, e->target->image->cluster_bits,
 				&share->links[i]);
 	if (!err && e->verify && share->item)

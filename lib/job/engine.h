@@ -148,6 +148,9 @@ bool engine_is_due(struct engine *e, const struct slot *s);
 struct share {
 	const struct link *links;
 	size_t n_links;
+	/* the array that links is all of, and its room: may be exchanged for another */
+	struct link **array;
+	size_t *cap;
 	uint64_t written; /* bytes */
 	uint64_t done; /* guest bytes */
 	uint64_t clones; /* of a CLONE item: bytes that are over with this */

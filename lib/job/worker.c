@@ -18,11 +18,13 @@ int worker_add_link(struct worker *w, const struct link *link, uint64_t from)
 {
 	int err = array_room(&w->links, &w->cap_links, w->n_links);
 
-	if (!err)
+	if (!err && w->item.kind != ITEM_CLONE) {
 		err = array_room(&w->link_from, &w->cap_from, w->n_links);
+		if (!err)
+			w->link_from[w->n_links] = from;
+	}
 	if (err)
 		return err;
-	w->link_from[w->n_links] = from;
 	w->links[w->n_links++] = *link;
 	return 0;
 }
@@ -277,6 +279,12 @@ static int leave(struct worker *w, bool well, size_t end, bool last)
 		share.links = w->links + w->linked;
 		share.n_links = end - w->linked;
 		share.item = last ? &w->item : NULL;
+		/* many; while held what goes on is one request, so they are looked at */
+		if (w->item.kind == ITEM_CLONE && last && !w->linked &&
+		    !w->engine->target->held) {
+			share.array = &w->links;
+			share.cap = &w->cap_links;
+		}
 		for (size_t i = 0; !last && i < share.n_links; i++)
 			share.done += (uint64_t)share.links[i].clusters << w->bits;
 		if (last)

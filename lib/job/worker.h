@@ -35,7 +35,7 @@ struct worker {
 	size_t verdicts_size;
 	bool all_zero; /* ZERO items: no verdicts */
 	struct link *links;
-	/* of each link: where its data lies in buf; NO_DATA: nowhere */
+	/* of each link: where its data lies in buf; NO_DATA: nowhere. Not of CLONE items */
 	uint64_t *link_from;
 	size_t n_links, cap_links, cap_from;
 	/* CLONE: those before `linked` are in a batch, those before `cloned` may be */

@@ -87,12 +87,27 @@ static int gather(struct chain_walk *walk, uint64_t start, uint64_t length,
 	return err;
 }
 
-/* Append the content of [start, start + length) to the item. */
-static int extend(struct plan *p, struct item *item, uint64_t start, uint64_t length)
+/* The step knows it: the one extent of a CLONE step is the content. */
+static int add_known(struct item *item, const struct step *s, uint64_t length)
 {
-	bool pieces = !p->counting || item->kind != ITEM_CLONE;
-	int err = pieces ? gather(&p->old, start, length, &item->old) : 0;
+	return pieces_add(&item->old, s->image,
+			  &(struct extent){.kind = EXTENT_DATA,
+					   .start = s->pos,
+					   .length = length,
+					   .host = s->host});
+}
 
+/* Append the first bytes of the step to the item. */
+static int extend(struct plan *p, struct item *item, const struct step *s,
+		  uint64_t length)
+{
+	uint64_t start = s->pos;
+	int err = 0;
+
+	if (!s->image)
+		err = gather(&p->old, start, length, &item->old);
+	else if (!p->counting)
+		err = add_known(item, s, length);
 	if (!err && (item->kind == ITEM_COMPARE || item->compare))
 		err = gather(&p->new, start, length, &item->other);
 	return err ? err : item_add_run(item, start, length);
@@ -151,6 +166,8 @@ static void step_of_data(const struct plan *p, const struct class *c, uint64_t l
 	} else if (is_clonable(p, &c->answer, full)) {
 		s->kind = ITEM_CLONE;
 		s->length = full;
+		s->image = p->answer.chain->links[c->answer.depth].image;
+		s->host = c->answer.extent.host;
 	}
 }
 
@@ -274,7 +291,7 @@ static int take(struct plan *p, const struct step *s, struct item *item, bool *f
 			return 0;
 	}
 	item->kind = s->kind;
-	err = extend(p, item, p->pos, length);
+	err = extend(p, item, s, length);
 	p->pos += length;
 	runs = item->kind == ITEM_CLONE ? PLAN_CLONE_RUNS : PLAN_RUNS;
 	*full = item->length >= max || item->n_runs >= runs ||

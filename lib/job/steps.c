@@ -19,6 +19,8 @@ static bool goes_on(const struct steps *s, const struct step *step)
 	const struct step *last = s->count ? &s->items[s->count - 1] : NULL;
 
 	return last && last->kind == step->kind && end_of(s) == step->pos &&
+	       last->image == step->image &&
+	       (!step->image || last->host + last->length == step->host) &&
 	       step->kind != ITEM_FILL && !last->indivisible && !step->indivisible &&
 	       s->joined < STEPS_JOINED;
 }
@@ -90,6 +92,7 @@ struct step steps_at(const struct steps *s, size_t *next, uint64_t pos, uint64_t
 		};
 	step = s->items[*next];
 	step.length -= pos - step.pos;
+	step.host += step.image ? pos - step.pos : 0;
 	step.pos = pos;
 	return step;
 }

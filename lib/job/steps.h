@@ -14,13 +14,16 @@
 
 #include "job/item.h"
 
-#define STEPS_MOST 32768u /* 1 MiB */
+#define STEPS_MOST 32768u /* 1.5 MiB */
 /* Extents of layers in one step at most, so that an item is not much larger than it may be. */
 #define STEPS_JOINED 256u
 
 /* What is to be done with the clusters from pos on. */
 struct step {
 	uint64_t pos, length; /* guest bytes, whole clusters or to the end of the disk */
+	/* CLONE: one extent, of this layer, and where pos lies in its file; else NULL and 0 */
+	struct image *image;
+	uint64_t host;
 	enum item_kind kind;
 	bool work; /* false: nothing */
 	bool indivisible; /* one compressed cluster of a layer: inflate it in one go */

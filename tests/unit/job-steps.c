@@ -17,12 +17,16 @@ static unsigned draw(unsigned below)
 	return (unsigned)rand_r(&seed) % below;
 }
 
-/* What is to be done with each cluster: kind + 1, or 0; subclusters of FILL. */
+/* What is to be done with each cluster: kind + 1, or 0; subclusters of FILL; who has it. */
 static struct {
 	unsigned what;
 	uint32_t want;
 	bool compare, indivisible;
+	struct image *image;
+	uint64_t host;
 } model[CLUSTERS];
+
+static struct image layers[2];
 
 /* Steps as a plan finds them; some places are come to twice, at their end or in the middle. */
 static void find(struct steps *s)
@@ -39,6 +43,11 @@ static void find(struct steps *s)
 			step.want = 1 + draw(1000);
 			step.compare = draw(2);
 		}
+		if (step.kind == ITEM_CLONE) {
+			step.image = &layers[draw(2)];
+			/* in order, mostly, so that they may be joined */
+			step.host = (i + draw(2) * CLUSTERS) * CLUSTER;
+		}
 		if (i + n > CLUSTERS)
 			n = CLUSTERS - i;
 		step.length = n * CLUSTER;
@@ -48,10 +57,13 @@ static void find(struct steps *s)
 			model[j].want = step.want;
 			model[j].compare = step.compare;
 			model[j].indivisible = step.indivisible;
+			model[j].image = step.image;
+			model[j].host = step.host + (j - i) * CLUSTER;
 		}
 		if (twice < n && draw(2)) {
 			step.pos += twice * CLUSTER;
 			step.length -= twice * CLUSTER;
+			step.host += twice * CLUSTER;
 			assert(steps_add(s, &step) == 0);
 		}
 		i += n;
@@ -77,6 +89,9 @@ static void walk(const struct steps *s)
 			assert(model[j].want == step.want);
 			assert(model[j].compare == step.compare);
 			assert(model[j].indivisible == step.indivisible);
+			assert(model[j].image == step.image);
+			assert(!step.image ||
+			       model[j].host == step.host + (j - i) * CLUSTER);
 		}
 		i += n;
 	}
@@ -107,6 +122,19 @@ static void test_joining(void)
 	for (uint64_t i = 20; i < 30; i++)
 		step(&s, i, ITEM_FILL, false);
 	assert(s.count == 21);
+	steps_release(&s);
+	/* nor what lies elsewhere, or in another layer */
+	for (uint64_t i = 0; i < 30; i++) {
+		struct step one = {.pos = i * CLUSTER,
+				   .length = CLUSTER,
+				   .kind = ITEM_CLONE,
+				   .work = true,
+				   .image = &layers[i / 20],
+				   .host = i / 10 == 1 ? i * CLUSTER : (i + 5) * CLUSTER};
+
+		assert(steps_add(&s, &one) == 0);
+	}
+	assert(s.count == 3);
 	steps_release(&s);
 	/* not everything in one, or an item would hold more than it may */
 	for (uint64_t i = 0; i < 10 * STEPS_JOINED; i++)

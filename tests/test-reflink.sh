@@ -67,29 +67,35 @@ testBtrfs()
 	merges btrfs 512M
 }
 
-# A pause holds for clones as it does for copies: 767 calls here, which would be done
-# in two seconds.
-testPause()
+# A <- D, to be merged by 767 clones; COMMANDS write more to A. Every second cluster is in D
+# already, so that each of the others is a call of its own.
+make_alternating()
 {
 	local i commands=()
 
-	make_faults || return 0
+	make_faults || return 1
 	mkdir m
-	mount_new xfs 512M m || return 0
+	mount_new xfs 512M m || return 1
 	cd m || return 1
-	new A.qcow2 8M -o cluster_size=4k
+	new A.qcow2 16M -o cluster_size=4k
 	for ((i = 0; i < 1535; i++)); do
 		commands+=("write -P $((i % 255 + 1)) $((i * 4))k 4k")
 	done
-	put A.qcow2 "${commands[@]}"
+	put A.qcow2 "${commands[@]}" "$@"
 	over D.qcow2 A.qcow2 -o cluster_size=4k
-	# every second cluster is there already, so that each of the others is a call of its own
 	commands=()
 	for ((i = 0; i < 1535; i += 2)); do
 		commands+=("write -P 77 $((i * 4))k 4k")
 	done
 	put D.qcow2 "${commands[@]}"
 	HASH=$(content D.qcow2)
+}
+
+# A pause holds for clones as it does for copies: 767 calls here, which would be done
+# in two seconds.
+testPause()
+{
+	make_alternating || return 0
 	start "${FAULTY[@]}" FAULT_CLONE=1 chain-stream -q -j 1 D.qcow2
 	merge_runs || fail "the merge does not start"
 	assert_status 0 chain-stream --pause D.qcow2
@@ -100,6 +106,65 @@ testPause()
 	finish
 	assertEquals "status: $(cat "$WORK/bg.err")" 0 "$STATUS"
 	assert_merged D.qcow2 "$HASH" ""
+}
+
+# make_blobs: behind them compressed clusters, some of which need the L2 table that the clones
+# brought.
+make_blobs()
+{
+	local i commands=("write -P 5 6144k 1M")
+
+	for ((i = 112; i < 240; i++)); do
+		commands+=("write -c -P $((i % 255)) $((i * 64))k 64k")
+	done
+	make_alternating "${commands[@]}"
+}
+
+# not_merged STATUS: that is what the merge ended with; what it had to leave is done by the next
+not_merged()
+{
+	assertEquals "status: $(cat "$WORK/bg.err")" "$1" "$STATUS"
+	assert_content D.qcow2 "$HASH"
+	assert_sound D.qcow2
+	assertEquals A.qcow2 "$(backing D.qcow2)"
+	assert_status 0 chain-stream --json D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+# The links of many clones are looked at while they are made: if one fails, none of them may be
+# linked, while what was done beside them is.
+testCloneFails()
+{
+	make_blobs || return 0
+	start "${FAULTY[@]}" FAULT_CLONE=1 FAULT_REFUSE=600 FAULT_WHY=5 \
+		chain-stream -q -j 2 D.qcow2
+	finish
+	assertTrue "$(cat "$WORK/bg.err")" "grep -q 'D.qcow2: cannot share' $WORK/bg.err"
+	not_merged 74
+	assertTrue "moved again: $(result compressed)" "[ $(result compressed) -lt 4000000 ]"
+}
+
+testClonesInterrupted()
+{
+	make_blobs || return 0
+	start "${FAULTY[@]}" FAULT_CLONE=3 chain-stream -q -j 2 D.qcow2
+	merge_runs || fail "the merge does not start"
+	sleep 0.5
+	kill -INT "$PID"
+	finish
+	not_merged 130
+}
+
+# It is so: words of D.qcow2 are read between two clones.
+testLookedAtMeanwhile()
+{
+	need strace || return 0
+	make_blobs || return 0
+	assert_status 0 "${FAULTY[@]}" FAULT_CLONE=1 \
+		strace -f -y -e trace=ioctl,pread64 -o "$WORK/trace" chain-stream -q -j 1 D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	assertTrue "not looked at meanwhile" "sed '1,/FICLONERANGE/d' '$WORK/trace' |
+		tac | sed '1,/FICLONERANGE/d' | grep -q 'pread64.*D.qcow2'"
 }
 
 # clones COMMAND...: of how many clones a live merge of 48 MiB is made while that runs beside

@@ -204,12 +204,21 @@ static int by_cluster(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+void raises_sort(struct raises *r)
+{
+	bool sorted = true;
+
+	for (size_t i = 1; i < r->count; i++)
+		sorted &= r->items[i - 1].cluster <= r->items[i].cluster;
+	if (!sorted)
+		qsort(r->items, r->count, sizeof(*r->items), by_cluster);
+}
+
 /* After an error what is left to do. */
 static int each_run(struct raises *r, struct image *img,
 		    int (*apply)(struct image *, const struct raise *))
 {
-	if (r->count > 1)
-		qsort(r->items, r->count, sizeof(*r->items), by_cluster);
+	raises_sort(r);
 	for (size_t i = 0; i < r->count;) {
 		struct raise run = r->items[i];
 		size_t begin = i;

@@ -54,6 +54,8 @@ void changes_release(struct changes *c);
 int raises_add(struct raises *r, uint64_t cluster, uint64_t count, uint64_t add);
 /* After this the next raises_add succeeds. -ENOMEM. */
 int raises_room(struct raises *r);
+/* For raises_write, which else does it itself. */
+void raises_sort(struct raises *r);
 /* Raise all. Not synced. */
 int raises_write(struct raises *r, struct image *img);
 /* Lower each by add. Not synced. */

@@ -424,33 +424,68 @@ static void drop_used_tables(struct committer *c, bool linked)
 	spare->n_tables = kept;
 }
 
-int link_commit(struct committer *c, struct batch *b)
+/* Nothing that the batch says is visible before commit_write. */
+static int may_commit(const struct committer *c)
 {
-	struct commit k = {.c = c, .img = c->img, .l1_index = UINT64_MAX};
-	int err = 0;
-
 	if (c->broken)
 		return fail(EIO, "a sync failed before; nothing more is written");
 	/* what it raised would be raised again */
 	if (c->torn)
 		return fail(EIO, "a commit failed before; nothing more is written");
-	err = keep_tables(c, b);
+	return 0;
+}
+
+static void forget(struct committer *c)
+{
+	struct commit *k = TAKE(c->collected);
+
+	if (!k)
+		return;
+	commit_release(&k->set);
+	free(k);
+}
+
+void link_drop(struct committer *c)
+{
+	forget(c);
+	drop_used_tables(c, false);
+}
+
+int link_collect(struct committer *c, struct batch *b)
+{
+	struct commit *k = NULL;
+	int err = may_commit(c);
+
+	if (!err)
+		err = keep_tables(c, b);
 	link_look_again(c);
 	if (err || !b->n_links)
 		return err;
-	k.groups = calloc(c->img->n_tables + 1, sizeof(*k.groups));
-	k.window = map_windows_new(1);
-	if (!k.groups || !k.window)
-		err = fail(ENOMEM, "out of memory");
+	k = c->collected = calloc(1, sizeof(*k));
+	if (!k)
+		return fail(ENOMEM, "out of memory");
+	*k = (struct commit){.c = c, .img = c->img, .l1_index = UINT64_MAX};
+	k->groups = calloc(c->img->n_tables + 1, sizeof(*k->groups));
+	k->window = map_windows_new(1);
+	err = k->groups && k->window ? collect(k, b) : fail(ENOMEM, "out of memory");
+	free(TAKE(k->groups));
+	free(TAKE(k->window));
 	if (!err)
-		err = collect(&k, b);
-	if (!err) {
-		err = commit_write(k.img, c->alloc, &k.set, &c->syncs, &c->broken);
-		c->torn |= err != 0;
-	}
-	free(k.groups);
-	free(k.window);
-	commit_release(&k.set);
+		raises_sort(&k->set.raises);
+	else
+		link_drop(c);
+	return err;
+}
+
+int link_commit(struct committer *c, struct batch *b)
+{
+	int err = c->collected ? may_commit(c) : link_collect(c, b);
+
+	if (err || !c->collected)
+		return err;
+	err = commit_write(c->img, c->alloc, &c->collected->set, &c->syncs, &c->broken);
+	c->torn |= err != 0;
+	forget(c);
 	drop_used_tables(c, !err);
 	if (!err)
 		batch_reset(b);
@@ -459,6 +494,7 @@ int link_commit(struct committer *c, struct batch *b)
 
 void link_release(struct committer *c)
 {
+	forget(c);
 	batch_release(&c->spare);
 	link_look_again(c);
 }

@@ -95,6 +95,7 @@ struct committer {
 	 */
 	struct batch spare;
 	uint64_t lost; /* clusters whose word was not what the link expected */
+	struct commit *collected; /* by link_collect */
 	/* link_words: the L2 tables of the L1 index that was looked at last */
 	struct group *looked;
 	size_t n_looked;
@@ -108,6 +109,14 @@ struct committer {
  * different words) are an error of the caller: -EINVAL.
  */
 int link_commit(struct committer *c, struct batch *b);
+
+/*
+ * Find out what b will write, which link_commit does next with this very batch: for while its
+ * data is still being written. Nothing is written. b loses its tables to c.
+ */
+int link_collect(struct committer *c, struct batch *b);
+/* The batch that was collected, if any, is not going to be committed. */
+void link_drop(struct committer *c);
 
 /* Between passes and at the end: forget the tables that nothing was linked into. */
 void link_release(struct committer *c);

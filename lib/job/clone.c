@@ -113,6 +113,53 @@ static bool has_data(const uint8_t *verdicts, uint64_t clusters)
 	return false;
 }
 
+/* Another one, or more of the last one, of at most so many bytes. */
+static int add_stretch(struct worker *w, const struct stretch *x, uint64_t most)
+{
+	struct stretch *last = w->n_stretches ? &w->stretches[w->n_stretches - 1] : NULL;
+	int err;
+
+	if (last && last->image == x->image && last->from + last->length == x->from &&
+	    last->to + last->length == x->to && last->length + x->length <= most) {
+		last->length += x->length;
+		last->links = x->links;
+		return 0;
+	}
+	err = array_room(&w->stretches, &w->cap_stretches, w->n_stretches);
+	if (!err)
+		w->stretches[w->n_stretches++] = *x;
+	return err;
+}
+
+/* What the links lead into that is to be cloned. */
+static int list_stretches(struct worker *w)
+{
+	const struct piece *p = w->item.old.items;
+	const uint8_t *verdicts = w->verdicts;
+	uint64_t most = w->engine->target->held ? CLONE_CALL_HELD : CLONE_CALL;
+	int err = 0;
+
+	/* Links are in the order of the pieces, and each lies inside one. */
+	for (size_t i = 0; i < w->n_links && !err; i++) {
+		const struct link *l = &w->links[i];
+		struct stretch x = {.to = l->host,
+				    .length = (uint64_t)l->clusters << w->bits,
+				    .links = i + 1};
+
+		while (l->guest - p->extent.start >= p->extent.length) {
+			verdicts += p->extent.length >> w->bits;
+			p++;
+		}
+		if (l->kind != LINK_DATA ||
+		    verdicts[(l->guest - p->extent.start) >> w->bits] != VERDICT_DATA)
+			continue;
+		x.image = p->image;
+		x.from = p->extent.host + (l->guest - p->extent.start);
+		err = add_stretch(w, &x, most);
+	}
+	return err;
+}
+
 int worker_lease_clones(struct worker *w, struct slot *s)
 {
 	const struct pieces *p = &w->item.old;
@@ -135,14 +182,8 @@ int worker_lease_clones(struct worker *w, struct slot *s)
 		err = lease_piece(w, s, &p->items[i].extent, verdicts);
 		verdicts += p->items[i].extent.length >> w->bits;
 	}
-	return err;
+	return err ? err : list_stretches(w);
 }
-
-/* Bytes of one layer that go to one place. */
-struct stretch {
-	const struct image *image; /* NULL: none yet */
-	uint64_t from, to, length;
-};
 
 /*
  * Where the file system will not share after all. A failed clone leaves
@@ -217,7 +258,7 @@ static int clone_stretch(struct worker *w, const struct stretch *all)
 	struct stretch x = *all;
 	int err = 0;
 
-	while (x.image && x.length && !err) {
+	while (x.length && !err) {
 		struct stretch now = x;
 		bool shared = false;
 
@@ -235,42 +276,34 @@ static int clone_stretch(struct worker *w, const struct stretch *all)
 	return err;
 }
 
+/* Those that the links before `linked` lead into are done. */
+static size_t first_left(const struct worker *w)
+{
+	size_t i = 0;
+
+	while (i < w->n_stretches && w->stretches[i].links <= w->linked && !w->promised)
+		i++;
+	return i;
+}
+
 static int write_clones(struct worker *w)
 {
-	const struct piece *p = w->item.old.items;
-	const uint8_t *verdicts = w->verdicts;
-	struct stretch x = {0};
 	struct target *t = w->engine->target;
-	uint64_t most = t->held ? CLONE_CALL_HELD : CLONE_CALL;
 	int err = 0;
 
 	w->guest_is_active = t->ops->guest_is_active && t->ops->guest_is_active(t);
-	/* Links are in the order of the pieces, and each lies inside one. */
-	for (; w->cloned < w->n_links && !err; w->cloned++) {
-		const struct link *l = &w->links[w->cloned];
-		uint64_t length = (uint64_t)l->clusters << w->bits, from;
-
+	for (size_t i = first_left(w); i < w->n_stretches && !err; i++) {
 		/* beside an active guest the rest may take long */
 		if (w->guest_is_active && !w->engine->verify &&
 		    engine_is_due(w->engine, w->slot))
-			break;
-		while (l->guest - p->extent.start >= p->extent.length) {
-			verdicts += p->extent.length >> w->bits;
-			p++;
-		}
-		if (l->kind != LINK_DATA ||
-		    verdicts[(l->guest - p->extent.start) >> w->bits] != VERDICT_DATA)
-			continue;
-		from = p->extent.host + (l->guest - p->extent.start);
-		if (x.image == p->image && x.from + x.length == from &&
-		    x.to + x.length == l->host && x.length + length <= most) {
-			x.length += length;
-			continue;
-		}
-		err = clone_stretch(w, &x);
-		x = (struct stretch){p->image, from, l->host, length};
+			return 0;
+		err = clone_stretch(w, &w->stretches[i]);
+		if (!err)
+			w->cloned = min_u64(w->stretches[i].links, w->n_links);
 	}
-	return err ? err : clone_stretch(w, &x);
+	if (!err)
+		w->cloned = w->n_links;
+	return err;
 }
 
 int worker_write_clones(struct worker *w)

@@ -258,16 +258,17 @@ static int keep_item(struct slot *s, const struct item *item)
 int engine_leave(struct engine *e, struct slot *s, const struct share *share)
 {
 	LOCK_SCOPE(&e->lock);
-	bool taken = share->array &&
-		     batch_take(&s->batch, share->array, share->n_links, share->cap);
 	int err = 0;
 
-	for (size_t i = 0; !taken && i < share->n_links && !err; i++)
+	for (size_t i = 0; i < share->n_links && !err; i++)
 		err = batch_add(&s->batch, e->target->image->cluster_bits,
 				&share->links[i]);
 	if (!err && e->verify && share->item)
 		err = keep_item(s, share->item);
-	s->clusters = s->batch.clusters;
+	if (s->promise == PROMISE_NONE)
+		s->clusters = s->batch.clusters;
+	else if (share->failed)
+		s->promise = PROMISE_BROKEN;
 	s->bytes += share->written;
 	s->clones += share->clones;
 	if (!err)
@@ -283,6 +284,38 @@ void engine_leased(struct engine *e)
 
 	e->ahead = true;
 	pthread_cond_broadcast(&e->changed);
+}
+
+bool engine_promise(struct engine *e, struct slot *s, struct link **links, size_t n,
+		    size_t *cap)
+{
+	LOCK_SCOPE(&e->lock);
+
+	if (n < BATCH_PROMISED || !e->target->ops->collect || e->target->dry ||
+	    e->verify || s->joined != 1 || s != &e->slots[e->filling] ||
+	    !close_filling(e))
+		return false;
+	/* it has none, since nobody has left it */
+	batch_take(&s->batch, links, n, cap);
+	s->promise = PROMISE_GIVEN;
+	return true;
+}
+
+/* With the lock, which is let go meanwhile. */
+static void collect(struct engine *e, struct slot *s)
+{
+	int err;
+
+	s->promise = PROMISE_COLLECTED;
+	pthread_mutex_unlock(&e->lock);
+	err = e->target->ops->collect(e->target, &s->batch);
+	if (err)
+		fail_in(err, e->target->image->path);
+	pthread_mutex_lock(&e->lock);
+	if (err) {
+		s->promise = PROMISE_BROKEN;
+		set_commit_error(e, err);
+	}
 }
 
 /* With the lock, which is let go meanwhile. */
@@ -320,6 +353,8 @@ static struct slot *ready(struct engine *e)
 			close_filling(e);
 		else if (e->ahead)
 			go_ahead(e);
+		else if (oldest->promise == PROMISE_GIVEN)
+			collect(e, oldest);
 		else
 			wait_ms(e, 200);
 	}
@@ -339,6 +374,10 @@ static int commit_slot(struct engine *e, struct slot *s)
 {
 	int err = 0;
 
+	if (s->promise == PROMISE_BROKEN) {
+		e->target->ops->drop(e->target);
+		batch_reset(&s->batch);
+	}
 	if (e->verify && !e->target->dry)
 		err = verify_slot(e, s);
 	if (err)
@@ -372,6 +411,7 @@ void *engine_committer(void *opaque)
 		batch_reset(&s->batch);
 		forget_items(s);
 		s->closed = false;
+		s->promise = PROMISE_NONE;
 		e->clones -= s->clones;
 		s->joined = s->bytes = s->clusters = s->clones = s->done = 0;
 		pthread_cond_broadcast(&e->changed);

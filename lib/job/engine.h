@@ -15,11 +15,13 @@
  * Leases are taken in plan order, so the layout and the length of the file follow from
  * the plan alone, whatever the number of threads: a dry run predicts them to the byte.
  * While one batch is being synced the next one is filled; when that is full too the
- * workers wait. What can be durable before a batch is full the committer does ahead.
+ * workers wait. What can be durable before a batch is full the committer does ahead. The links
+ * of many clones are a batch of their own, which it looks at while they are made.
  *
  * Who may touch what: batches, counts and the verdict are under lock; turn_next under
  * turn_lock. A worker owns its item and buffers. The target's lease and prepare are
- * called in the turn, commit and ahead by the committer.
+ * called in the turn, commit, ahead, collect and drop by the committer; a promised batch is
+ * the committer's.
  */
 #ifndef JOB_ENGINE_H
 #define JOB_ENGINE_H
@@ -39,12 +41,21 @@
 #define BATCH_BYTES (128u << 20)
 #define BATCH_CLUSTERS 65536u
 #define BATCH_MS 1000u
+/* So many links of clones are a batch of their own. */
+#define BATCH_PROMISED 256u
 
 /* A batch that is being filled, or waits for its writes, or is being committed. */
 struct slot {
 	struct batch batch;
 	unsigned outstanding; /* items that joined it and are not done */
 	bool closed; /* full: to be committed when outstanding is 0 */
+	/* of one item, whose links are all here though its clones are not made yet */
+	enum promise {
+		PROMISE_NONE,
+		PROMISE_GIVEN,
+		PROMISE_COLLECTED,
+		PROMISE_BROKEN
+	} promise;
 	uint64_t joined; /* items that joined it */
 	uint64_t bytes; /* written in it */
 	uint64_t clusters;
@@ -137,6 +148,13 @@ struct slot *engine_join(struct engine *e, uint64_t clones);
 /* Clones have been leased: what they need may be made durable while they are made. */
 void engine_leased(struct engine *e);
 /*
+ * In the turn, of an item that has joined s: take its n links, many, before its clones are
+ * made. true: *links is an array of *cap for others, and the item leaves with none. false:
+ * they are not taken.
+ */
+bool engine_promise(struct engine *e, struct slot *s, struct link **links, size_t n,
+		    size_t *cap);
+/*
  * Wait until nobody else clones. false: the batch s is due, and is to be left first (NULL:
  * never).
  */
@@ -148,12 +166,10 @@ bool engine_is_due(struct engine *e, const struct slot *s);
 struct share {
 	const struct link *links;
 	size_t n_links;
-	/* the array that links is all of, and its room: may be exchanged for another */
-	struct link **array;
-	size_t *cap;
 	uint64_t written; /* bytes */
 	uint64_t done; /* guest bytes */
 	uint64_t clones; /* of a CLONE item: bytes that are over with this */
+	bool failed; /* what it promised does not come */
 	const struct item
 		*item; /* for --verify; NULL: there is more to come, or nothing */
 };

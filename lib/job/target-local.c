@@ -185,6 +185,16 @@ static int local_in_place(struct target *t, const struct qcow2_word *word, bool 
 	return err;
 }
 
+static int local_collect(struct target *t, struct batch *b)
+{
+	return link_collect(&local(t)->committer, b);
+}
+
+static void local_drop(struct target *t)
+{
+	link_drop(&local(t)->committer);
+}
+
 static int local_commit(struct target *t, struct batch *b)
 {
 	int err;
@@ -249,6 +259,8 @@ static const struct target_ops local_ops = {
 	.in_place = local_in_place,
 	.commit = local_commit,
 	.ahead = local_ahead,
+	.collect = local_collect,
+	.drop = local_drop,
 	.close = local_close,
 	.finish = local_finish,
 };

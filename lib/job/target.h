@@ -57,6 +57,13 @@ struct target_ops {
 	 * to do after clones were leased. NULL: nothing.
 	 */
 	int (*ahead)(struct target *t);
+	/*
+	 * All links of the batch that is committed next are there, though not yet their data:
+	 * what can be found out about them. By the thread that commits, too; then either
+	 * commit with the same batch follows, or drop. NULL: neither.
+	 */
+	int (*collect)(struct target *t, struct batch *b);
+	void (*drop)(struct target *t);
 	/* After the last commit: no more leases; the file gets its length. While held:
 	 * waits until no link has to wait any more. */
 	int (*close)(struct target *t);

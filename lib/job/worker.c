@@ -272,19 +272,13 @@ static void account(struct worker *w, bool well, uint64_t done)
 /* Leave the batch: with nothing, if it did not go well, or with the links up to `end`. */
 static int leave(struct worker *w, bool well, size_t end, bool last)
 {
-	struct share share = {.written = w->done.written};
+	struct share share = {.written = w->done.written, .failed = !well};
 	int err;
 
 	if (well) {
 		share.links = w->links + w->linked;
 		share.n_links = end - w->linked;
 		share.item = last ? &w->item : NULL;
-		/* many; while held what goes on is one request, so they are looked at */
-		if (w->item.kind == ITEM_CLONE && last && !w->linked &&
-		    !w->engine->target->held) {
-			share.array = &w->links;
-			share.cap = &w->cap_links;
-		}
 		for (size_t i = 0; !last && i < share.n_links; i++)
 			share.done += (uint64_t)share.links[i].clusters << w->bits;
 		if (last)
@@ -326,7 +320,8 @@ static void process(struct worker *w)
 	struct engine *e = w->engine;
 	int err;
 
-	w->n_links = w->linked = w->cloned = 0;
+	w->n_links = w->linked = w->cloned = w->n_stretches = 0;
+	w->promised = false;
 	w->linked_bytes = 0;
 	w->clusters = div_up(w->item.length, 1ull << w->bits);
 	if (!prepare(w)) {
@@ -337,6 +332,11 @@ static void process(struct worker *w)
 	engine_turn_begin(e, w->item.seq);
 	w->slot = engine_join(e, w->item.kind == ITEM_CLONE ? w->item.length : 0);
 	err = ops_of(w)->lease(w, w->slot);
+	if (!err && w->item.kind == ITEM_CLONE && !e->target->held)
+		w->promised = engine_promise(e, w->slot, &w->links, w->n_links,
+					     &w->cap_links);
+	if (w->promised)
+		w->n_links = 0;
 	engine_turn_end(e);
 	if (!err && w->item.kind == ITEM_CLONE)
 		engine_leased(e);
@@ -395,5 +395,6 @@ void *engine_worker(void *opaque)
 	free(w.verdicts);
 	free(w.links);
 	free(w.link_from);
+	free(w.stretches);
 	return NULL;
 }

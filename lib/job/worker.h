@@ -23,6 +23,13 @@ struct worker_counts {
 
 #define NO_DATA UINT64_MAX
 
+/* CLONE: bytes of one layer that go to one place, in one call or several. */
+struct stretch {
+	const struct image *image;
+	uint64_t from, to, length;
+	size_t links; /* of the item, up to the last that leads into it */
+};
+
 struct worker {
 	struct engine *engine;
 	unsigned bits; /* cluster bits of the active image */
@@ -40,6 +47,9 @@ struct worker {
 	size_t n_links, cap_links, cap_from;
 	/* CLONE: those before `linked` are in a batch, those before `cloned` may be */
 	size_t linked, cloned;
+	struct stretch *stretches; /* CLONE: in the order of the links */
+	size_t n_stretches, cap_stretches;
+	bool promised; /* the links are in the batch, and no longer here */
 	uint64_t linked_bytes;
 	struct slot *slot; /* the batch that the item has joined */
 	bool guest_is_active; /* when something was cloned last */

@@ -11,7 +11,8 @@
  *	FAULT_SLOW=MS	the first FAULT_COUNT (1) such writes take so many milliseconds
  *	FAULT_FLIP=1	the first FAULT_COUNT (1) such writes write something else
  *	FAULT_CLONE=MS	each clone to it takes so many milliseconds
- *	FAULT_REFUSE=N	each N-th clone to it is refused (EOPNOTSUPP)
+ *	FAULT_REFUSE=N	each N-th clone to it is refused (EOPNOTSUPP) ...
+ *	FAULT_WHY=E	... with this errno
  *	FAULT_PEAK=FILE	the most memory that the process ever had, in KiB, goes there
  *
  * The system calls are made directly, so that a sanitizer's own copies of these functions
@@ -190,7 +191,7 @@ int ioctl(int fd, unsigned long request, ...)
 	if (request == FICLONERANGE && concerns(fd)) {
 		usleep((useconds_t)number("FAULT_CLONE", 0) * 1000);
 		if (refuses()) {
-			errno = EOPNOTSUPP;
+			errno = (int)number("FAULT_WHY", EOPNOTSUPP);
 			return -1;
 		}
 	}

@@ -186,29 +186,37 @@ static unsigned load_of(const struct image *img, struct map_window *w, uint64_t 
 	return max_u64(w->load, least);
 }
 
+static int read_words(struct image *img, struct map_window *w, uint64_t index,
+		      unsigned want)
+{
+	unsigned bytes = qcow2_word_bytes(&img->header);
+	uint64_t offset;
+
+	w->first = round_down(index, want);
+	offset = w->l2 + w->first * bytes;
+	return w->once || want * bytes < CACHE_SLICE
+		       ? cache_read(img->cache, offset, w->words, (size_t)want * bytes)
+		       : read_at(img->fd, w->words, (size_t)want * bytes, offset);
+}
+
 /*
- * A walker's next words come past the cache: they are asked for once. Where that fails only
- * what is asked for now matters.
+ * A walker's words come past the cache: they are asked for once, and a slice that is touched
+ * for the first time costs more than to read it twice. Where much cannot be read only what is
+ * asked for now matters.
  */
 static int load(struct image *img, struct map_window *w, uint64_t index, unsigned want)
 {
-	unsigned bytes = qcow2_word_bytes(&img->header);
-	int err = -EAGAIN;
+	unsigned bytes = qcow2_word_bytes(&img->header), least = CACHE_SLICE / bytes;
+	int err;
 
 	want = (unsigned)min_u64(want, qcow2_l2_entries(&img->header));
-	w->first = round_down(index, want);
-	if (want * bytes > CACHE_SLICE) {
-		err = read_at(img->fd, w->words, (size_t)want * bytes,
-			      w->l2 + w->first * bytes);
-		if (err) {
-			fail_clear();
-			want = w->load = CACHE_SLICE / bytes;
-			w->first = round_down(index, want);
-		}
+	err = read_words(img, w, index, want);
+	if (err && want > least) {
+		fail_clear();
+		w->load = CACHE_SLICE;
+		want = least;
+		err = read_words(img, w, index, want);
 	}
-	if (err)
-		err = cache_read(img->cache, w->l2 + w->first * bytes, w->words,
-				 (size_t)want * bytes);
 	w->count = err ? 0 : want;
 	return err;
 }

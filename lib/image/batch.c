@@ -59,10 +59,16 @@ int batch_add_table(struct batch *b, uint64_t l1_index, uint64_t host)
 	return err;
 }
 
+void batch_drop_links(struct batch *b)
+{
+	b->n_links = 0;
+	b->clusters = 0;
+}
+
 void batch_reset(struct batch *b)
 {
-	b->n_links = b->n_tables = 0;
-	b->clusters = 0;
+	batch_drop_links(b);
+	b->n_tables = 0;
 }
 
 void batch_release(struct batch *b)

@@ -77,6 +77,8 @@ int batch_add(struct batch *b, unsigned cluster_bits, const struct link *link);
 bool batch_take(struct batch *b, struct link **links, size_t n, size_t *cap);
 int batch_add_table(struct batch *b, uint64_t l1_index, uint64_t host);
 void batch_reset(struct batch *b);
+/* Only the links: others may count on its tables. */
+void batch_drop_links(struct batch *b);
 void batch_release(struct batch *b);
 
 struct group;

@@ -14,7 +14,6 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
-#include "job/verify.h"
 
 /* With it and the pauses of clone.c a guest on XFS reaches 0.9 of its idle speed. */
 #define BACKGROUND_NICE 10
@@ -34,7 +33,7 @@ int engine_init(struct engine *e)
 	return 0;
 }
 
-static void forget_items(struct slot *s)
+void engine_forget_items(struct slot *s)
 {
 	for (size_t i = 0; i < s->n_items; i++)
 		item_release(&s->items[i]);
@@ -44,7 +43,7 @@ static void forget_items(struct slot *s)
 void engine_release(struct engine *e)
 {
 	for (int i = 0; i < 2; i++) {
-		forget_items(&e->slots[i]);
+		engine_forget_items(&e->slots[i]);
 		free(e->slots[i].items);
 		batch_release(&e->slots[i].batch);
 	}
@@ -79,7 +78,7 @@ static bool is_stop(int err)
 }
 
 /* What was copied is not linked: that matters more than that somebody asked to stop. */
-static void set_commit_error(struct engine *e, int err)
+void engine_commit_error(struct engine *e, int err)
 {
 	if (is_stop(e->error) && !is_stop(err)) {
 		free(TAKE(e->sentence));
@@ -107,7 +106,7 @@ int engine_stopped(struct engine *e)
 	return limit_check(e->limit);
 }
 
-static void wait_ms(struct engine *e, unsigned ms)
+void engine_wait_ms(struct engine *e, unsigned ms)
 {
 	struct timespec t;
 
@@ -147,7 +146,7 @@ bool engine_fault(struct engine *e, const char *operation, int err)
 	e->fault_paused = true;
 	pthread_cond_broadcast(&e->changed);
 	while (e->fault_paused && !e->error && !limit_check(e->limit))
-		wait_ms(e, 50);
+		engine_wait_ms(e, 50);
 	if (!e->error && !limit_check(e->limit))
 		return true;
 	if (!e->error)
@@ -171,14 +170,14 @@ void engine_turn_end(struct engine *e)
 	pthread_cond_broadcast(&e->turn_changed);
 }
 
-static bool is_full(const struct slot *s)
+bool engine_is_full(const struct slot *s)
 {
 	return s->joined && (s->bytes >= BATCH_BYTES || s->clusters >= BATCH_CLUSTERS ||
 			     clock_ms() - s->opened_ms >= BATCH_MS);
 }
 
 /* Items join the other slot from now on, if it is free. */
-static bool close_filling(struct engine *e)
+bool engine_close_filling(struct engine *e)
 {
 	if (e->slots[e->filling ^ 1].closed)
 		return false;
@@ -202,8 +201,8 @@ struct slot *engine_join(struct engine *e, uint64_t clones)
 	LOCK_SCOPE(&e->lock);
 	struct slot *s = &e->slots[e->filling];
 
-	while (is_full(s) || are_too_many(e, clones)) {
-		if (!s->joined || !close_filling(e))
+	while (engine_is_full(s) || are_too_many(e, clones)) {
+		if (!s->joined || !engine_close_filling(e))
 			pthread_cond_wait(&e->changed, &e->lock);
 		s = &e->slots[e->filling];
 	}
@@ -219,9 +218,9 @@ bool engine_clone_begin(struct engine *e, const struct slot *s)
 	LOCK_SCOPE(&e->lock);
 
 	while (e->cloning) {
-		if (s && (s->closed || is_full(s)))
+		if (s && (s->closed || engine_is_full(s)))
 			return false;
-		wait_ms(e, 100);
+		engine_wait_ms(e, 100);
 	}
 	e->cloning = true;
 	return true;
@@ -239,7 +238,7 @@ bool engine_is_due(struct engine *e, const struct slot *s)
 {
 	LOCK_SCOPE(&e->lock);
 
-	return s->closed || is_full(s);
+	return s->closed || engine_is_full(s);
 }
 
 static int keep_item(struct slot *s, const struct item *item)
@@ -293,7 +292,7 @@ bool engine_promise(struct engine *e, struct slot *s, struct link **links, size_
 
 	if (n < BATCH_PROMISED || !e->target->ops->collect || e->target->dry ||
 	    e->verify || s->joined != 1 || s != &e->slots[e->filling] ||
-	    !close_filling(e))
+	    !engine_close_filling(e))
 		return false;
 	/* it has none, since nobody has left it */
 	batch_take(&s->batch, links, n, cap);
@@ -301,125 +300,10 @@ bool engine_promise(struct engine *e, struct slot *s, struct link **links, size_
 	return true;
 }
 
-/* With the lock, which is let go meanwhile. */
-static void collect(struct engine *e, struct slot *s)
-{
-	int err;
-
-	s->promise = PROMISE_COLLECTED;
-	pthread_mutex_unlock(&e->lock);
-	err = e->target->ops->collect(e->target, &s->batch);
-	if (err)
-		fail_in(err, e->target->image->path);
-	pthread_mutex_lock(&e->lock);
-	if (err) {
-		s->promise = PROMISE_BROKEN;
-		set_commit_error(e, err);
-	}
-}
-
-/* With the lock, which is let go meanwhile. */
-static void go_ahead(struct engine *e)
-{
-	int err;
-
-	e->ahead = false;
-	if (!e->target->ops->ahead || e->error)
-		return;
-	pthread_mutex_unlock(&e->lock);
-	err = e->target->ops->ahead(e->target);
-	if (err)
-		fail_in(err, e->target->image->path);
-	pthread_mutex_lock(&e->lock);
-	if (err)
-		set_commit_error(e, err);
-}
-
-/*
- * The slot that is to be committed next, once it is ready; NULL at the end. Strictly in
- * the order in which they were filled: a later one builds on L2 tables of an earlier one.
- */
-static struct slot *ready(struct engine *e)
-{
-	for (;;) {
-		struct slot *oldest = &e->slots[e->filling ^ 1];
-
-		if (oldest->closed && !oldest->outstanding)
-			return oldest;
-		if (!oldest->closed && e->no_more && !e->slots[e->filling].joined)
-			return NULL;
-		/* Time closes a batch too, when nobody joins. */
-		if (!oldest->closed && (e->no_more || is_full(&e->slots[e->filling])))
-			close_filling(e);
-		else if (e->ahead)
-			go_ahead(e);
-		else if (oldest->promise == PROMISE_GIVEN)
-			collect(e, oldest);
-		else
-			wait_ms(e, 200);
-	}
-}
-
 bool engine_waits_for_space(const struct engine *e, int err)
 {
 	return e->target->held && (err == -ENOSPC || err == -EDQUOT) &&
 	       (e->on_error == ON_ERROR_STOP || e->on_error == ON_ERROR_ENOSPC);
-}
-
-/*
- * While held a commit that found no space (for what the holder copies) goes on where it was,
- * after the pause; who ends it in the pause has ended the merge.
- */
-static int commit_slot(struct engine *e, struct slot *s)
-{
-	int err = 0;
-
-	if (s->promise == PROMISE_BROKEN) {
-		e->target->ops->drop(e->target);
-		batch_reset(&s->batch);
-	}
-	if (e->verify && !e->target->dry)
-		err = verify_slot(e, s);
-	if (err)
-		return fail_in(err, e->target->image->path);
-	while ((err = e->target->ops->commit(e->target, &s->batch))) {
-		fail_in(err, e->target->image->path);
-		if (!engine_waits_for_space(e, err))
-			return err;
-		if (!engine_fault(e, "write", err))
-			return engine_stopped(e);
-	}
-	return 0;
-}
-
-void *engine_committer(void *opaque)
-{
-	struct engine *e = opaque;
-	struct slot *s;
-
-	pthread_mutex_lock(&e->lock);
-	while ((s = ready(e))) {
-		int err;
-
-		pthread_mutex_unlock(&e->lock);
-		err = commit_slot(e, s);
-		pthread_mutex_lock(&e->lock);
-		if (err) {
-			set_commit_error(e, err);
-			e->counts.done -= s->done;
-		}
-		batch_reset(&s->batch);
-		forget_items(s);
-		s->closed = false;
-		s->promise = PROMISE_NONE;
-		e->clones -= s->clones;
-		s->joined = s->bytes = s->clusters = s->clones = s->done = 0;
-		pthread_cond_broadcast(&e->changed);
-	}
-	e->finished = true;
-	pthread_cond_broadcast(&e->changed);
-	pthread_mutex_unlock(&e->lock);
-	return NULL;
 }
 
 /*
@@ -458,7 +342,7 @@ static void watch_until_done(struct engine *e, void (*watch)(void *), void *opaq
 	while (!done) {
 		pthread_mutex_lock(&e->lock);
 		if (!e->finished)
-			wait_ms(e, 100);
+			engine_wait_ms(e, 100);
 		done = e->finished;
 		pthread_mutex_unlock(&e->lock);
 		watch(opaque);

@@ -177,7 +177,19 @@ struct share {
 /* After the writes: the links into the batch. */
 int engine_leave(struct engine *e, struct slot *s, const struct share *share);
 
-void *engine_committer(void *engine);
 void *engine_worker(void *engine);
+
+/* Between engine.c and committer.c; all but the thread itself with the lock ---------- */
+
+void *engine_committer(void *engine);
+/* Is the batch to be closed? */
+bool engine_is_full(const struct slot *s);
+/* Items join the other slot from now on, if it is free. */
+bool engine_close_filling(struct engine *e);
+/* Until something changes, or so long. */
+void engine_wait_ms(struct engine *e, unsigned ms);
+/* What was copied is not linked: that matters more than that somebody asked to stop. */
+void engine_commit_error(struct engine *e, int err);
+void engine_forget_items(struct slot *s);
 
 #endif

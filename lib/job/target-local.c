@@ -197,6 +197,7 @@ static void local_drop(struct target *t)
 
 static int local_commit(struct target *t, struct batch *b)
 {
+	size_t links;
 	int err;
 
 	if (t->dry) {
@@ -204,7 +205,11 @@ static int local_commit(struct target *t, struct batch *b)
 		return 0;
 	}
 	err = begin(local(t));
-	return err ? err : link_commit(&local(t)->committer, b);
+	links = b->n_links;
+	if (!err)
+		err = link_commit(&local(t)->committer, b);
+	local(t)->committed |= !err && links;
+	return err;
 }
 
 static int local_close(struct target *t)
@@ -219,7 +224,7 @@ static int local_finish(struct target *t, const struct qcow2_change *change)
 {
 	struct target_local *l = local(t);
 	struct qcow2_change c = *change;
-	int err;
+	int err = 0;
 
 	if (t->dry)
 		return 0;
@@ -241,10 +246,18 @@ static int local_finish(struct target *t, const struct qcow2_change *change)
 	if (!c.clear_mark && !c.set_backing)
 		return 0;
 	/*
-	 * Everything that the header leads to is durable since the last commit. Only how long
-	 * the file is behind that may still change with a crash.
+	 * Everything that the switched header leads to is durable since the last commit; only
+	 * how long the file is behind that may still change with a crash. Without one it may
+	 * hold what its last user did not sync. And who has to stop is in no hurry: what is cut
+	 * off is not to come back without the mark.
 	 */
-	err = image_rehead(t->image, &c);
+	if (!l->committed || !c.set_backing) {
+		err = image_sync(t->image);
+		if (!err && t->image->data_fd != t->image->fd)
+			err = image_sync_data(t->image);
+	}
+	if (!err)
+		err = image_rehead(t->image, &c);
 	/* Nobody knows now what the header says on the disk: do not touch it again. */
 	if (err)
 		l->committer.broken = true;

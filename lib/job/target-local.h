@@ -16,6 +16,7 @@ struct target_local {
 	bool begun; /* our mark is in the header, or there is no room for it */
 	int begin_error; /* or the reason why not */
 	char *begin_sentence;
+	bool committed; /* something: all that was written before is durable */
 	/* a bit per L1 index that has an L2 table, or has got one in this pass */
 	uint8_t *has_table;
 	uint64_t paths_for; /* L1 index + 1 that the next two are about */

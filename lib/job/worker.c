@@ -315,6 +315,20 @@ static void carry_out(struct worker *w)
 	leave(w, well, w->n_links, true);
 }
 
+/* In the turn, with all that is going to be cloned leased. */
+static void promise(struct worker *w)
+{
+	struct engine *e = w->engine;
+
+	/* in this order: while the disk works there is time to look at the links */
+	engine_leased(e);
+	if (!e->target->held)
+		w->promised = engine_promise(e, w->slot, &w->links, w->n_links,
+					     &w->cap_links);
+	if (w->promised)
+		w->n_links = 0;
+}
+
 static void process(struct worker *w)
 {
 	struct engine *e = w->engine;
@@ -332,14 +346,9 @@ static void process(struct worker *w)
 	engine_turn_begin(e, w->item.seq);
 	w->slot = engine_join(e, w->item.kind == ITEM_CLONE ? w->item.length : 0);
 	err = ops_of(w)->lease(w, w->slot);
-	if (!err && w->item.kind == ITEM_CLONE && !e->target->held)
-		w->promised = engine_promise(e, w->slot, &w->links, w->n_links,
-					     &w->cap_links);
-	if (w->promised)
-		w->n_links = 0;
-	engine_turn_end(e);
 	if (!err && w->item.kind == ITEM_CLONE)
-		engine_leased(e);
+		promise(w);
+	engine_turn_end(e);
 	if (!err) {
 		carry_out(w);
 		return;

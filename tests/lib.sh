@@ -444,6 +444,12 @@ assert_merged()
 	assertEquals "backing string of $1" "$3" "$(backing "$1")"
 }
 
+# merge_result FIELD: of what the merge that ran last with --json says at its end
+merge_result()
+{
+	jq "select(.event == \"CHAIN_MERGE_RESULT\").data.\"$1\"" "$WORK/out"
+}
+
 # freeze FILE...; later assert_frozen: none of them has changed by a byte
 freeze()
 {

@@ -8,11 +8,6 @@
 # shellcheck source=tests/lib-live.sh
 . "$(dirname "$0")/lib-live.sh"
 
-result()
-{
-	jq "select(.event == \"CHAIN_MERGE_RESULT\").data.\"$1\"" "$WORK/out"
-}
-
 # Blocks in use on the file system, in KiB
 used()
 {
@@ -33,8 +28,8 @@ merges()
 	assert_status 0 chain-stream --json -b A.qcow2 D.qcow2
 	assert_merged D.qcow2 "$HASH" A.qcow2
 	grown=$(($(used .) - before))
-	assertTrue "reflinked: $(result reflinked)" "[ $(result reflinked) -ge 49000000 ]"
-	assertTrue "written: $(result written)" "[ $(result written) -le 503316 ]"
+	assertTrue "reflinked: $(merge_result reflinked)" "[ $(merge_result reflinked) -ge 49000000 ]"
+	assertTrue "written: $(merge_result written)" "[ $(merge_result written) -le 503316 ]"
 	# the metadata of the file system and of the image: 1 % and a little
 	assertTrue "$1 grew by $grown KiB" "[ $grown -le 1536 ]"
 	assert_status 0 chain-stream --json D.qcow2
@@ -65,119 +60,6 @@ testXfs()
 testBtrfs()
 {
 	merges btrfs 512M
-}
-
-# A <- D, to be merged by 767 clones; COMMANDS write more to A. Every second cluster is in D
-# already, so that each of the others is a call of its own.
-make_alternating()
-{
-	local i commands=()
-
-	make_faults || return 1
-	mkdir m
-	mount_new xfs 512M m || return 1
-	cd m || return 1
-	new A.qcow2 16M -o cluster_size=4k
-	for ((i = 0; i < 1535; i++)); do
-		commands+=("write -P $((i % 255 + 1)) $((i * 4))k 4k")
-	done
-	put A.qcow2 "${commands[@]}" "$@"
-	# refcounts that are full soon: refcount blocks are synced before anything is looked at
-	over D.qcow2 A.qcow2 -o cluster_size=4k,refcount_bits=64
-	commands=()
-	for ((i = 0; i < 1535; i += 2)); do
-		commands+=("write -P 77 $((i * 4))k 4k")
-	done
-	put D.qcow2 "${commands[@]}"
-	HASH=$(content D.qcow2)
-}
-
-# A pause holds for clones as it does for copies: 767 calls here, which would be done
-# in two seconds.
-testPause()
-{
-	make_alternating || return 0
-	start "${FAULTY[@]}" FAULT_CLONE=1 chain-stream -q -j 1 D.qcow2
-	merge_runs || fail "the merge does not start"
-	assert_status 0 chain-stream --pause D.qcow2
-	sleep 2.5
-	assertTrue "it went on" "kill -0 $PID"
-	assertEquals A.qcow2 "$(backing D.qcow2)"
-	assert_status 0 chain-stream --resume D.qcow2
-	finish
-	assertEquals "status: $(cat "$WORK/bg.err")" 0 "$STATUS"
-	assert_merged D.qcow2 "$HASH" ""
-}
-
-# make_blobs: behind them compressed clusters, some of which need the L2 table that the clones
-# brought.
-make_blobs()
-{
-	local i commands=("write -P 5 6144k 1M")
-
-	for ((i = 112; i < 240; i++)); do
-		commands+=("write -c -P $((i % 255)) $((i * 64))k 64k")
-	done
-	make_alternating "${commands[@]}"
-}
-
-# not_merged STATUS: that is what the merge ended with; what it had to leave is done by the next
-not_merged()
-{
-	assertEquals "status: $(cat "$WORK/bg.err")" "$1" "$STATUS"
-	assert_content D.qcow2 "$HASH"
-	assert_sound D.qcow2
-	assertEquals A.qcow2 "$(backing D.qcow2)"
-	assert_status 0 chain-stream --json D.qcow2
-	assert_merged D.qcow2 "$HASH" ""
-}
-
-# The links of many clones are looked at while they are made: if one fails, none of them may be
-# linked, while what was done beside them is.
-testCloneFails()
-{
-	make_blobs || return 0
-	start "${FAULTY[@]}" FAULT_CLONE=1 FAULT_REFUSE=600 FAULT_WHY=5 \
-		chain-stream -q -j 2 D.qcow2
-	finish
-	assertTrue "$(cat "$WORK/bg.err")" "grep -q 'D.qcow2: cannot share' $WORK/bg.err"
-	not_merged 74
-	assertTrue "moved again: $(result compressed)" "[ $(result compressed) -lt 4000000 ]"
-}
-
-testClonesInterrupted()
-{
-	make_blobs || return 0
-	start "${FAULTY[@]}" FAULT_CLONE=3 chain-stream -q -j 2 D.qcow2
-	merge_runs || fail "the merge does not start"
-	sleep 0.5
-	kill -INT "$PID"
-	finish
-	not_merged 130
-}
-
-# The same before anything was looked at: what goes on needs the tables of those links.
-testFirstCloneFails()
-{
-	make_blobs || return 0
-	start "${FAULTY[@]}" FAULT_REFUSE=1 FAULT_WHY=5 \
-		chain-stream -q -j 2 --on-error=ignore D.qcow2
-	finish
-	not_merged 74
-	assertEquals "moved again" 0 "$(result compressed)"
-}
-
-# It is so: when the last clone is made nothing of D.qcow2 has to be read before the sync.
-testLookedAtMeanwhile()
-{
-	need strace || return 0
-	make_alternating || return 0
-	assert_status 0 "${FAULTY[@]}" FAULT_CLONE=1 \
-		strace -f -y -e trace=ioctl,pread64,fdatasync -o "$WORK/trace" \
-		chain-stream -q -j 1 D.qcow2
-	assert_merged D.qcow2 "$HASH" ""
-	tac "$WORK/trace" | sed '/FICLONERANGE/,$d' | tac | sed '/fdatasync/,$d' >"$WORK/late"
-	assertTrue "$(cat "$WORK/late")" "[ $(grep -c 'pread64.*D.qcow2' "$WORK/late") = 0 ]"
 }
 
 # clones COMMAND...: of how many clones a live merge of 48 MiB is made while that runs beside
@@ -345,8 +227,8 @@ testRefused()
 		[ -z "$live" ] || hold D.qcow2 || return 1
 		with_faults FAULT_REFUSE=2 chain-stream --json -j 4 D.qcow2
 		assertEquals "$live: $(cat "$WORK/err")" 0 "$STATUS"
-		assertTrue "copied: $(result copied)" "[ $(result copied) -ge 4000000 ]"
-		assertTrue "reflinked: $(result reflinked)" "[ $(result reflinked) -ge 4000000 ]"
+		assertTrue "copied: $(merge_result copied)" "[ $(merge_result copied) -ge 4000000 ]"
+		assertTrue "reflinked: $(merge_result reflinked)" "[ $(merge_result reflinked) -ge 4000000 ]"
 		[ -z "$live" ] || release
 		assert_merged D.qcow2 "$HASH" ""
 		rm -f ./*.qcow2
@@ -390,8 +272,8 @@ testGuestWakes()
 	release
 	assert_content D.qcow2 "$HASH"
 	assert_status 0 chain-stream --json D.qcow2
-	assertTrue "linked before: $(result reflinked)" \
-		"[ $(result reflinked) -le $((46 * 1024 * 1024)) ]"
+	assertTrue "linked before: $(merge_result reflinked)" \
+		"[ $(merge_result reflinked) -le $((46 * 1024 * 1024)) ]"
 	assert_merged D.qcow2 "$HASH" ""
 	cd ..
 }

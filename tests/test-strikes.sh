@@ -96,8 +96,9 @@ testNoSpaceForTheMark()
 	make_nth || return 0
 	make_faults || return 0
 	make_chain
-	with_faults FAULT_EXIT=4 chain-stream -q -j 1 D.qcow2
+	with_faults FAULT_EXIT=3 chain-stream -q -j 1 D.qcow2
 	assertEquals "it died" 86 "$STATUS"
+	assertEquals "the header is not switched yet" C.qcow2 "$(backing D.qcow2)"
 	each write 28 74 '^chain-stream: D.qcow2: ' chain-stream -q -j 1 -b B.qcow2 D.qcow2
 	each sync 28 74 '^chain-stream: .*[ABD].qcow2' \
 		chain-stream -q -j 1 -b B.qcow2 D.qcow2

@@ -4,6 +4,7 @@
  * is not finished, and what it leaves behind is used again. Then the same by the rules.
  */
 #include <errno.h>
+#include <unistd.h>
 
 #include "worker-shell.h"
 
@@ -25,9 +26,26 @@ static void test_hello(void)
 	refused(99, -EPROTO);
 }
 
+/*
+ * Four clusters in a new session: those from host on, once they are punched, which somebody
+ * else does.
+ */
+static bool are_leased_again(uint64_t host)
+{
+	for (unsigned tries = 0; tries < 1000; tries++) {
+		assert(hello(MAIL_STREAM, &base) == 0);
+		rq.values[0] = 4;
+		assert(ask(MAIL_LEASE) == 0);
+		if (an.values[0] == host && an.values[1] == 4)
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
 static void test_links(void)
 {
-	uint64_t host, again;
+	uint64_t host;
 
 	assert(hello(MAIL_STREAM, &base) == 0);
 	rq.values[0] = 0;
@@ -74,10 +92,8 @@ static void test_links(void)
 	assert(ask(MAIL_RELEASE) == 0);
 	refused(MAIL_RELEASE, -EPROTO);
 	/* what came back is used again, and so is what a session left */
-	assert(hello(MAIL_STREAM, &base) == 0);
-	again = lease(4);
-	assert(again == host);
-	assert(hello(MAIL_STREAM, &base) == 0 && lease(4) == host);
+	assert(are_leased_again(host));
+	assert(are_leased_again(host));
 }
 
 static void finish_to(const char *string)

@@ -37,9 +37,15 @@ static int resize(void *items, size_t *cap, size_t n, size_t size)
 	return 0;
 }
 
-int array_room_(void *items, size_t *cap, size_t count, size_t size)
+int array_room_some_(void *items, size_t *cap, size_t count, size_t more, size_t size)
 {
-	return count < *cap ? 0 : resize(items, cap, grown(*cap, size), size);
+	size_t n = grown(*cap, size);
+
+	if (more <= *cap - count)
+		return 0;
+	if (more > SIZE_MAX - count)
+		return fail(ENOMEM, "out of memory");
+	return resize(items, cap, n < count + more ? count + more : n, size);
 }
 
 int array_room_for_(void *items, size_t *cap, size_t count, size_t more, size_t size)

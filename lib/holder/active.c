@@ -146,13 +146,28 @@ static int own_of(const struct active *a, struct qcow2_word old, uint64_t keep,
  * All or nothing: a cluster whose refcount is to rise, and that goes back to the free ones
  * because the rest failed, would be counted twice.
  */
-static int make_room(struct pending *p)
+static int make_room(struct pending *p, size_t words)
 {
-	int err = array_room(&p->words, &p->cap_words, p->n_words);
+	int err = array_room_some(&p->words, &p->cap_words, p->n_words, words);
 
 	if (!err)
 		err = raises_room(&p->raises);
 	return err ? err : raises_room(&p->freed);
+}
+
+/* publish held, with room for n words: the next one leads one cluster further. */
+static void put_words(struct active *a, struct region *r, uint64_t cluster,
+		      struct qcow2_word word, unsigned n)
+{
+	struct pending *p = a->pending;
+
+	region_pin(a, r, n);
+	a->backlog += n;
+	for (; n; n--) {
+		p->words[p->n_words++] = (struct word_change){cluster, word, r};
+		region_set(a, r, cluster++, word);
+		word.word += 1ull << a->bits;
+	}
 }
 
 int active_publish(struct active *a, struct region *r, uint64_t cluster,
@@ -165,7 +180,7 @@ int active_publish(struct active *a, struct region *r, uint64_t cluster,
 			 word.word & QCOW2_COMPRESSED ? 0 : host, &first, &count);
 
 	if (!err)
-		err = make_room(p);
+		err = make_room(p, 1);
 	if (!err && fresh && !a->external)
 		err = raises_add(&p->raises, host >> a->bits, 1, RAISE_FIRST);
 	else if (!err && raise)
@@ -176,9 +191,21 @@ int active_publish(struct active *a, struct region *r, uint64_t cluster,
 	}
 	if (err)
 		return err;
-	region_pin(a, r);
-	p->words[p->n_words++] = (struct word_change){cluster, word, r};
-	a->backlog++;
-	region_set(a, r, cluster, word);
+	put_words(a, r, cluster, word, 1);
 	return 0;
+}
+
+int active_publish_run(struct active *a, struct region *r, uint64_t cluster,
+		       struct qcow2_word word, unsigned n)
+{
+	LOCK_SCOPE(&a->publish);
+	int err = make_room(a->pending, n);
+
+	if (!err)
+		err = raises_add(&a->pending->raises,
+				 (word.word & QCOW2_OFFSET_MASK) >> a->bits, n,
+				 RAISE_FIRST);
+	if (!err)
+		put_words(a, r, cluster, word, n);
+	return err;
 }

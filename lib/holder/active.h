@@ -106,6 +106,13 @@ int active_ready(struct active *a, struct region *r);
 int active_publish(struct active *a, struct region *r, uint64_t cluster,
 		   struct qcow2_word word, bool fresh, const struct raise *raise);
 
+/*
+ * Publish the words of n neighbours that say nothing yet, all of this region: the first one's
+ * and those of the host clusters behind it, which are handed out for this. All or none.
+ */
+int active_publish_run(struct active *a, struct region *r, uint64_t cluster,
+		       struct qcow2_word word, unsigned n);
+
 /* The host offset at which a cluster with this word can be overwritten in place; 0: none. */
 static inline bool word_is_own(const struct qcow2_word w)
 {

@@ -67,8 +67,14 @@ static int take(struct active *a, struct pending **out)
 /* It is on the disk, and the regions may go. */
 static void let_go(struct active *a, struct pending *p)
 {
-	for (size_t i = 0; i < p->n_words; i++)
-		region_unpin(a, p->words[i].region);
+	for (size_t i = 0, next; i < p->n_words; i = next) {
+		struct region *r = p->words[i].region;
+
+		for (next = i + 1; next < p->n_words && p->words[next].region == r;
+		     next++)
+			;
+		region_unpin(a, r, (unsigned)(next - i));
+	}
 	a->backlog -= p->n_words;
 	pthread_mutex_lock(&a->publish);
 	a->writing = NULL;

@@ -240,20 +240,21 @@ int region_get(struct active *a, uint64_t cluster, struct region **out)
 	return 0;
 }
 
-void region_pin(struct active *a, struct region *r)
+void region_pin(struct active *a, struct region *r, unsigned n)
 {
 	struct region_shard *s = shard_of(a, r->first);
 	LOCK_SCOPE(&s->lock);
 
-	r->users++; /* whoever pins uses it already */
+	r->users += n; /* whoever pins uses it already */
 }
 
-void region_unpin(struct active *a, struct region *r)
+void region_unpin(struct active *a, struct region *r, unsigned n)
 {
 	struct region_shard *s = shard_of(a, r->first);
 	LOCK_SCOPE(&s->lock);
 
-	if (--r->users == 0) {
+	r->users -= n;
+	if (!r->users) {
 		list(s, r);
 		evict(a, s);
 	}
@@ -262,7 +263,7 @@ void region_unpin(struct active *a, struct region *r)
 void region_put(struct active *a, struct region *r)
 {
 	pthread_mutex_unlock(&r->lock);
-	region_unpin(a, r);
+	region_unpin(a, r, 1);
 }
 
 struct qcow2_word region_word(const struct active *a, const struct region *r,

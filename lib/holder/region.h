@@ -53,9 +53,9 @@ int region_get(struct active *a, uint64_t cluster, struct region **out);
 /* Unlock it and let go. */
 void region_put(struct active *a, struct region *r);
 
-/* Use it once more, or once less, without its lock. */
-void region_pin(struct active *a, struct region *r);
-void region_unpin(struct active *a, struct region *r);
+/* Use it n times more, or n times less, without its lock. */
+void region_pin(struct active *a, struct region *r, unsigned n);
+void region_unpin(struct active *a, struct region *r, unsigned n);
 
 struct qcow2_word region_word(const struct active *a, const struct region *r,
 			      uint64_t cluster);

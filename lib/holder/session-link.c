@@ -209,6 +209,50 @@ static int link_one(struct active *a, uint64_t cluster, struct qcow2_word w, boo
 	return err;
 }
 
+static bool is_open(const struct active *a, const struct region *r, uint64_t cluster)
+{
+	struct qcow2_mapping m;
+
+	return !region_is_busy(r, cluster) &&
+	       qcow2_word_decode(&a->img->header, region_word(a, r, cluster), &m) == 0 &&
+	       m.kind == QCOW2_HOLE;
+}
+
+/*
+ * Link data to neighbours in one region, from cluster i of the run on, as far as the guest was
+ * nowhere and no snapshot has a say. *n: how many were linked; 0: see to the first by itself.
+ */
+static int link_neighbours(struct holder *h, const struct mail_run *run, uint32_t i,
+			   uint32_t *n)
+{
+	struct active *a = active_of(h);
+	uint64_t cluster = (run->guest >> a->bits) + i, end = cluster + run->clusters - i;
+	uint64_t host = run->host + ((uint64_t)i << a->bits);
+	struct region *r;
+	int err;
+
+	*n = 0;
+	end = min_u64(end, round_up(cluster + 1, a->region_words));
+	if (h->session->snapshots.committer.n_pass || is_beyond(a, end - 1))
+		return 0;
+	err = intervals_reserve(&h->session->leases);
+	if (!err)
+		err = region_get(a, cluster, &r);
+	if (err)
+		return err;
+	while (cluster + *n < end && is_open(a, r, cluster + *n))
+		++*n;
+	if (*n)
+		err = active_ready(a, r);
+	if (*n && !err)
+		err = active_publish_run(
+			a, r, cluster, qcow2_word_data(&a->img->header, host, true), *n);
+	region_put(a, r);
+	if (*n && !err) /* there is room */
+		err = intervals_remove(&h->session->leases, host >> a->bits, *n);
+	return err;
+}
+
 /*
  * What becomes of the lease of a cluster that was linked or lost. There must be room in the
  * leases to take one out: what is linked and leased still would be free twice when the
@@ -250,9 +294,9 @@ static int fill_one(struct holder *h, uint64_t cluster, enum outcome *out)
 	return err;
 }
 
-static int deal_with(struct holder *h, const struct mail_request *rq,
-		     const struct mail_run *r, uint64_t i, uint64_t number,
-		     enum outcome *out)
+static int deal_with_one(struct holder *h, const struct mail_request *rq,
+			 const struct mail_run *r, uint64_t i, uint64_t number,
+			 enum outcome *out)
 {
 	struct active *a = active_of(h);
 	uint64_t cluster = (r->guest >> a->bits) + i, host = r->host + (i << a->bits);
@@ -281,6 +325,23 @@ static int deal_with(struct holder *h, const struct mail_request *rq,
 	if (!err && data && !named && *out != BUSY)
 		err = settle(h, host, *out);
 	return err;
+}
+
+/* From cluster i of the run on, *n of them with one outcome. number: of the run's first. */
+static int deal_with(struct holder *h, const struct mail_request *rq,
+		     const struct mail_run *r, uint32_t i, uint64_t number,
+		     enum outcome *out, uint32_t *n)
+{
+	int err = 0;
+
+	*n = 0;
+	if (rq->op == MAIL_LINK && r->kind == MAIL_DATA)
+		err = link_neighbours(h, r, i, n);
+	*out = LINKED;
+	if (err || *n)
+		return err;
+	*n = 1;
+	return deal_with_one(h, rq, r, i, number + i, out);
 }
 
 static bool has_backlog(const struct holder *h)
@@ -318,10 +379,10 @@ static int link_runs(struct holder *h, const struct mail_request *rq, uint32_t c
 		if (err ||
 		    (run && (an->count + r->clusters > MAIL_MARKS || has_backlog(h))))
 			break;
-		for (uint32_t i = 0; i < r->clusters && more && !err; i++) {
-			enum outcome out = LINKED;
+		for (uint32_t i = 0, n; i < r->clusters && more && !err; i += n) {
+			enum outcome out;
 
-			err = deal_with(h, rq, r, i, number + i, &out);
+			err = deal_with(h, rq, r, i, number, &out, &n);
 			if (err && put_off(an, run, r, i, err)) {
 				more = false;
 				err = 0;
@@ -329,8 +390,8 @@ static int link_runs(struct holder *h, const struct mail_request *rq, uint32_t c
 			}
 			if (!err && out == BUSY)
 				an->marks[an->count++] = (struct mail_mark){run, i};
-			an->values[0] += !err && out == LINKED;
-			an->values[1] += !err && out == LOST;
+			an->values[0] += !err && out == LINKED ? n : 0;
+			an->values[1] += !err && out == LOST ? n : 0;
 		}
 		number += r->clusters;
 	}

@@ -286,6 +286,19 @@ static size_t first_left(const struct worker *w)
 	return i;
 }
 
+/* While held: are those that are cloned to be linked before the others are cloned? */
+static bool is_to_be_cut(struct worker *w)
+{
+	struct engine *e = w->engine;
+
+	if (!e->target->held || e->verify)
+		return false;
+	/* beside an active guest the rest may take long */
+	if (w->guest_is_active)
+		return engine_is_due(e, w->slot);
+	return engine_hand_over(e, w->slot, w->cloned - w->linked);
+}
+
 static int write_clones(struct worker *w)
 {
 	struct target *t = w->engine->target;
@@ -293,9 +306,7 @@ static int write_clones(struct worker *w)
 
 	w->guest_is_active = t->ops->guest_is_active && t->ops->guest_is_active(t);
 	for (size_t i = first_left(w); i < w->n_stretches && !err; i++) {
-		/* beside an active guest the rest may take long */
-		if (w->guest_is_active && !w->engine->verify &&
-		    engine_is_due(w->engine, w->slot))
+		if (is_to_be_cut(w))
 			return 0;
 		err = clone_stretch(w, &w->stretches[i]);
 		if (!err)

@@ -241,6 +241,14 @@ bool engine_is_due(struct engine *e, const struct slot *s)
 	return s->closed || engine_is_full(s);
 }
 
+bool engine_hand_over(struct engine *e, const struct slot *s, size_t n)
+{
+	LOCK_SCOPE(&e->lock);
+
+	return n >= BATCH_HANDED_OVER && s == &e->slots[e->filling] &&
+	       engine_close_filling(e);
+}
+
 static int keep_item(struct slot *s, const struct item *item)
 {
 	int err;

@@ -43,6 +43,8 @@
 #define BATCH_MS 1000u
 /* So many links of clones are a batch of their own. */
 #define BATCH_PROMISED 256u
+/* So many of them are worth a request to a holder that has nothing else to do. */
+#define BATCH_HANDED_OVER 256u
 
 /* A batch that is being filled, or waits for its writes, or is being committed. */
 struct slot {
@@ -162,6 +164,11 @@ bool engine_clone_begin(struct engine *e, const struct slot *s);
 void engine_clone_end(struct engine *e);
 /* Is this batch to be committed, as soon as those that joined it let it? */
 bool engine_is_due(struct engine *e, const struct slot *s);
+/*
+ * While held: n links of the item may go into the batch s. true: they are to go now, since the
+ * committer has nothing to do: it has the holder link them while the rest is cloned.
+ */
+bool engine_hand_over(struct engine *e, const struct slot *s, size_t n);
 /* What an item brings to a batch: all that it has, nothing (it has failed), or a part. */
 struct share {
 	const struct link *links;

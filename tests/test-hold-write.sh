@@ -148,6 +148,25 @@ testFreedIsUsedAgain()
 	assert_sound D.qcow2
 }
 
+# Nor does it become longer with each holder whose guest freed all that it wrote.
+testNothingLeftNothingLonger()
+{
+	local i before
+
+	need_holder || return 0
+	new D.qcow2 64M
+	put D.qcow2 'write 0 64k'
+	before=$(bytes D.qcow2)
+	for i in 1 2 3; do
+		hold D.qcow2 || return 0
+		guest 'write 10M 64k' flush 'discard 10M 64k' flush
+		release
+	done
+	assertTrue "size $(bytes D.qcow2), was $before" \
+		"[ $(bytes D.qcow2) -le $((before + (1 << 20))) ]"
+	assert_sound D.qcow2
+}
+
 # A disk that is full: the guest's own writes fail, reads go on, and later all is well.
 testFull()
 {

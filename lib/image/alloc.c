@@ -151,14 +151,16 @@ static int find_free(struct alloc *a)
 /*
  * In steps that grow with the file, so that there are few of them. Near a limit on the size of
  * files (ulimit -f), or where the file system takes space for it, there may still be room for
- * less.
+ * less. Never below what is written in place, which in a file that was cut short may lie
+ * behind its end.
  */
 static int extend(struct alloc *a)
 {
+	uint64_t end = max_u64(a->next, a->reach);
 	const uint64_t sizes[] = {
-		round_up(a->next + min_u64(a->next / 4, EXTEND_MOST), EXTEND),
-		round_up(a->next, EXTEND),
-		a->next,
+		round_up(end + min_u64(end / 4, EXTEND_MOST), EXTEND),
+		round_up(end, EXTEND),
+		end,
 	};
 
 	if (a->dry || a->next <= a->img->file_size)
@@ -262,7 +264,7 @@ int alloc_close(struct alloc *a)
 	if (!a->img)
 		return 0; /* closed before */
 	size = final_size(a);
-	if (!a->dry && size > a->old_size) {
+	if (!a->dry && size != a->img->file_size) {
 		if (ftruncate(a->img->fd, (off_t)size) < 0)
 			err = fail_errno(errno, "cannot cut the file to its length");
 		else

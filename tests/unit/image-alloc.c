@@ -2,6 +2,8 @@
 /* Clusters for a writer: where some are in use already, each free one once and in order. */
 #include <stdint.h>
 #include <stdlib.h>
+#include <unistd.h>
+#include <sys/stat.h>
 
 #include "image-shell.h"
 #include "image/alloc.h"
@@ -86,9 +88,54 @@ static void check(const char *options)
 	image_close(img);
 }
 
+static uint64_t length(void)
+{
+	struct stat st;
+
+	assert(stat("A.qcow2", &st) == 0);
+	return (uint64_t)st.st_size;
+}
+
+/* What was written in place behind the end of a file that was cut short stays. */
+static void check_reach(void)
+{
+	struct image *img;
+	struct alloc a;
+	uint64_t host, got, end = 300ull << 20;
+
+	assert(shell("rm -f A.qcow2 && qemu-img create -f qcow2 A.qcow2 64M") == 0);
+	img = open_image("A.qcow2", IMAGE_WRITE);
+	assert(alloc_open(&a, img, false) == 0);
+	alloc_reach(&a, end);
+	assert(ftruncate(img->fd, (off_t)end) == 0);
+	assert(alloc_run(&a, 1, &host, &got) == 0 && host < end && length() >= end);
+	assert(alloc_close(&a) == 0 && length() == end);
+	image_close(img);
+}
+
+/* Where all went back the file is as long as before. */
+static void check_nothing(void)
+{
+	uint64_t before, host, got;
+	struct image *img;
+	struct alloc a;
+
+	assert(shell("rm -f A.qcow2 && qemu-img create -f qcow2 A.qcow2 64M") == 0);
+	before = length();
+	img = open_image("A.qcow2", IMAGE_WRITE);
+	assert(alloc_open(&a, img, false) == 0);
+	assert(alloc_run(&a, 1, &host, &got) == 0 && host == a.start);
+	assert(length() > before);
+	a.next = a.start;
+	assert(alloc_close(&a) == 0 && length() == before);
+	image_close(img);
+}
+
 int main(void)
 {
 	shell_begin();
+	check_reach();
+	check_nothing();
 	check("cluster_size=512");
 	check("cluster_size=4k,refcount_bits=1");
 	check("cluster_size=4k,refcount_bits=64");

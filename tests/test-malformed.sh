@@ -54,5 +54,50 @@ testItLooks()
 	assert_out 'snapshot: killed by signal 9'
 }
 
+# A few MiB of file in which there are hours to walk: our mark and a refcount table whose words
+# all name one block of one-bit refcounts; 65536 snapshots that share an L1 table of 32 MiB.
+endless_walks()
+{
+	python3 - <<-'END'
+		from struct import pack
+		MIB, CLUSTER = 1 << 20, 1 << 21
+		def header(name, l1, l1_entries, blocks, snapshots, at, order, *extensions):
+		    ends = sum(map(len, extensions)) + 120
+		    head = pack('>IIQIIQIIQQIIQQQQII', 0x514649fb, 3, ends if name else 0, len(name),
+		                21, 64 * MIB, 0, l1_entries, l1, CLUSTER, blocks, snapshots, at, 0, 0,
+		                0, order, 112)
+		    return head.ljust(112, b'\0') + b''.join(extensions) + bytes(8) + name
+		def image(path, *pieces, length):
+		    with open(path, 'wb') as f:
+		        for at, data in pieces:
+		            f.seek(at)
+		            f.write(data)
+		        f.truncate(length)
+		image('blocks.qcow2',
+		      (0, header(b'', 6 * CLUSTER, 1, 4, 0, 0, 0, pack('>IIQ', 0x63686169, 8, 7 * CLUSTER))),
+		      (CLUSTER, pack('>Q', 5 * CLUSTER) * (1 << 20)), (5 * CLUSTER, b'\x7f'),
+		      length=7 * CLUSTER)
+		entry = pack('>QIHHIIQII', 23 * CLUSTER, 4 * MIB, 1, 1, 0, 0, 0, 0, 16)
+		entry = (entry + pack('>QQ', 0, 64 * MIB) + b'11').ljust(64, b'\0')
+		image('snapshots.qcow2',
+		      (0, header(b'A.qcow2', 3 * CLUSTER, 1, 1, 1 << 16, 4 * CLUSTER, 4,
+		                 pack('>II', 0xe2792aca, 5) + b'qcow2'.ljust(8, b'\0'))),
+		      (CLUSTER, pack('>Q', 2 * CLUSTER)), (2 * CLUSTER, pack('>H', 1) * 64),
+		      (4 * CLUSTER, entry * (1 << 16)), length=39 * CLUSTER)
+	END
+}
+
+testEndlessWalks()
+{
+	need python3 || return 0
+	new A.qcow2 64M
+	endless_walks
+	LIMIT=30 assert_status 65 chain-rebase -u -b '' blocks.qcow2
+	assert_err 'two of its tables lie at 10485760'
+	LIMIT=30 assert_status 65 chain-stream blocks.qcow2
+	LIMIT=30 assert_status 65 chain-stream snapshots.qcow2
+	assert_err 'larger L1 tables than are possible'
+}
+
 # shellcheck disable=SC1091
 . shunit2

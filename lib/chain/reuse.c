@@ -113,6 +113,8 @@ static int change_header(struct image *img, const char *string, const char *form
 	};
 	int err = image_rehead_check(img, &change);
 
+	if (!err)
+		err = image_check_overlaps(img);
 	if (err)
 		return err;
 	err = image_make_writable(img);

@@ -100,6 +100,8 @@ static int open_overlay(struct swap *s, const struct mail_switch *m)
 	if (!err)
 		err = check_empty(l->image);
 	if (!err)
+		err = image_check_overlaps(l->image);
+	if (!err)
 		err = image_make_writable(l->image);
 	/* file and folder, before anything depends on it */
 	if (!err && fsync(l->image->fd) < 0)

@@ -46,7 +46,8 @@ int image_repair_refcounts(struct image *img);
 
 /*
  * Would writing to one table of the image (header, L1, L2, refcounts, bitmaps) write to
- * another one, too? -EUCLEAN if so. Snapshots may share L2 tables. Reads no L2 table: quick, and no check.
+ * another one, too? -EUCLEAN if so. Snapshots may share L2 tables. Reads no L2 table: quick, and no
+ * check.
  */
 int image_check_overlaps(struct image *img);
 
@@ -76,7 +77,8 @@ int image_check_word(const struct image *img, const struct qcow2_mapping *m);
 
 /*
  * Does the open image need work before it may be written to? Does that work: repair when
- * dirty, sweep when marked, unknown autoclear bits cleared.
+ * dirty, sweep when marked, unknown autoclear bits cleared. After image_check_overlaps: tables
+ * that are named again and again would be walked for hours.
  */
 int image_make_writable(struct image *img);
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "base/array.h"
+#include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
 #include "image/refwalk.h"
@@ -19,6 +20,9 @@
  * has more tables than that can only be hostile.
  */
 #define CLUSTERS_MOST (6u << 20)
+
+/* Of all snapshots: 4 GiB, a thousand of which the largest would be. */
+#define L1_ENTRIES_MOST (512ull << 20)
 
 #define ADVICE "; chain-info --check says more, and qemu-img check -r all may repair it"
 
@@ -116,13 +120,54 @@ static int judge(struct overlaps *o)
 	return 0;
 }
 
+static int by_start(const void *a, const void *b)
+{
+	const struct image_table *x = *(const struct image_table *const *)a,
+				 *y = *(const struct image_table *const *)b;
+
+	return (x->l1_offset > y->l1_offset) - (x->l1_offset < y->l1_offset);
+}
+
+/*
+ * Before they are walked: 65536 snapshots that share an L1 table of 32 MiB would be 2 TiB to
+ * read, in a file of a few MiB.
+ */
+static int check_l1_tables(const struct image *img)
+{
+	CLEANUP_FREE const struct image_table **sorted = calloc(
+		img->n_tables, sizeof(struct image_table *));
+	uint64_t entries = 0, end = 0;
+	unsigned n = 0;
+
+	if (!sorted)
+		return fail(ENOMEM, "out of memory");
+	for (unsigned i = 0; i < img->n_tables; i++)
+		if (img->tables[i].l1_entries) {
+			sorted[n++] = &img->tables[i];
+			entries += img->tables[i].l1_entries;
+		}
+	if (entries > L1_ENTRIES_MOST)
+		return fail(EUCLEAN, "its internal snapshots have larger L1 tables than "
+				     "are possible" ADVICE);
+	qsort(sorted, n, sizeof(struct image_table *), by_start);
+	for (unsigned i = 0; i < n; i++) {
+		if (sorted[i]->l1_offset < end)
+			return fail(EUCLEAN, "two of its tables lie at %" PRIu64 ADVICE,
+				    sorted[i]->l1_offset);
+		end = sorted[i]->l1_offset + 8 * (uint64_t)sorted[i]->l1_entries;
+	}
+	return 0;
+}
+
 int image_check_overlaps(struct image *img)
 {
 	struct overlaps o = {.bits = img->cluster_bits, .most = 1u << 16};
 	struct findings found = {0};
 	uint64_t length;
-	int err = image_length(img, &length);
+	int err = check_l1_tables(img);
 
+	if (!err)
+		err = image_length(img, &length);
 	if (!err)
 		err = refwalk(img, length, visit, &o, &found);
 	/* what else is wrong is found by who meets it */

@@ -7,6 +7,7 @@
 
 #include "base/endian.h"
 #include "base/fail.h"
+#include "base/io.h"
 #include "base/size.h"
 #include "image/cache.h"
 #include "qcow2/refcount.h"
@@ -94,7 +95,7 @@ int refs_free_run(struct image *img, uint64_t first, uint64_t count, uint64_t *r
 	*run = 0;
 	while (*run < count) {
 		struct piece p;
-		uint64_t skip;
+		uint64_t skip, bytes;
 		int err = piece_of(img, first + *run, count - *run, &p);
 
 		if (err == -ENODATA) { /* nothing is counted there */
@@ -108,11 +109,14 @@ int refs_free_run(struct image *img, uint64_t first, uint64_t count, uint64_t *r
 			return err;
 		/* the words that hold them: most runs are short */
 		skip = round_down((p.first << order) / 8, 8);
-		err = cache_read(img->cache, p.offset + skip, buf,
-				 round_up(div_up((p.first + p.count) << order, 8), 8) -
-					 skip);
+		bytes = round_up(div_up((p.first + p.count) << order, 8), 8) - skip;
+		err = cache_read(img->cache, p.offset + skip, buf, bytes);
 		if (err)
 			return err;
+		if (is_zero(buf, bytes)) {
+			*run += p.count;
+			continue;
+		}
 		for (uint64_t i = 0; i < p.count; i++, ++*run)
 			if (qcow2_refcount_get(buf, order,
 					       p.first + i - (skip * 8 >> order)))

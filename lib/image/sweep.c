@@ -132,21 +132,17 @@ static int sweep_past_end(struct sweep *s, uint64_t first)
 	const struct qcow2_header *h = &s->img->header;
 	unsigned bits = qcow2_refblock_bits(h);
 	uint64_t blocks = (uint64_t)h->refcount_table_clusters << (h->cluster_bits - 3);
-	struct refpeek peek = {.img = s->img};
 	int err = 0;
 
 	first = max_u64(first, s->clusters);
 	for (uint64_t i = first >> bits; i < blocks && !err; i++) {
-		uint64_t from = max_u64(first, i << bits), end = (i + 1) << bits, block;
+		uint64_t from = max_u64(first, i << bits), end = (i + 1) << bits, free;
 
-		err = refs_block(s->img, from, &block);
-		for (uint64_t c = from; block && c < end && !err; c++) {
-			uint64_t count;
-
-			err = refpeek_get(&peek, c, &count);
-			if (!err && count) {
+		for (uint64_t c = from; c < end && !err; c += free + 1) {
+			err = refs_free_run(s->img, c, end - c, &free);
+			if (!err && c + free < end) {
 				s->freed++;
-				err = run_add(s, c, 0);
+				err = run_add(s, c + free, 0);
 			}
 		}
 	}

@@ -401,10 +401,12 @@ static int mend(struct setup *s)
 {
 	const struct qcow2_header *h = &active(s)->header;
 	const struct merge_options *o = s->options;
-	int err = s->held->by_holder || s->result->nothing_to_do
-			  ? 0
-			  : check_tables(active(s));
+	int err = 0;
 
+	if (!s->held->by_holder && s->result->nothing_to_do)
+		err = image_check_overlaps(active(s));
+	else if (!s->held->by_holder)
+		err = check_tables(active(s));
 	if (!err && !o->dry_run && !s->held->by_holder)
 		err = image_make_writable(active(s));
 	if (o->dry_run && !s->result->nothing_to_do) {

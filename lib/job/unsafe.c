@@ -92,6 +92,8 @@ static int switch_header(struct image *img, const struct merge_options *o,
 	};
 	int err = setup_header_fits(img, change);
 
+	if (!err)
+		err = image_check_overlaps(img);
 	if (!err && !o->dry_run)
 		err = image_make_writable(img);
 	r->old_file_size = r->new_file_size = img->file_size;

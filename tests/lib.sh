@@ -110,21 +110,24 @@ need_root()
 # mount_new TYPE SIZE FOLDER: a new file system of that size; skips without root or loops
 mount_new()
 {
+	local image
+
 	need_root || return 1
 	mkdir -p "$3"
+	image=$WORK/fs-$(basename "$3").img
 	if [ "$1" = tmpfs ]; then
 		mount -t tmpfs -o "size=$2" none "$3" 2>/dev/null
 	else
 		need "mkfs.$1" || return 1
-		truncate -s "$2" "$WORK/fs.img"
-		"mkfs.$1" -q "$WORK/fs.img" >/dev/null 2>&1 &&
-			mount -o loop "$WORK/fs.img" "$3" 2>/dev/null
+		truncate -s "$2" "$image"
+		"mkfs.$1" -q "$image" >/dev/null 2>&1 &&
+			mount -o loop "$image" "$3" 2>/dev/null
 	fi || {
-		rm -f "$WORK/fs.img"
+		rm -f "$image"
 		skip "cannot mount a $1 here"
 		return 1
 	}
-	later "rm -f '$WORK/fs.img'"
+	later "rm -f '$image'"
 	later "umount '$(readlink -f "$3")'"
 }
 

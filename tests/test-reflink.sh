@@ -278,5 +278,28 @@ testGuestWakes()
 	cd ..
 }
 
+# The blocks of a file system that shares nothing, that of the base, say nothing about what the
+# others can share: what is foretold is what happens.
+testBaseElsewhere()
+{
+	local said
+
+	mkdir m e
+	mount_new xfs 512M m || return 0
+	mount_new ext4 64M e || return 0
+	new e/A.qcow2 64M
+	put e/A.qcow2 'write -P 1 0 1M'
+	cd m || return 1
+	over B.qcow2 ../e/A.qcow2 -o cluster_size=2k
+	put B.qcow2 'write -P 2 2k 8M' 'write -P 3 20m 2k' 'write -P 4 30m 6k'
+	over D.qcow2 B.qcow2 -o cluster_size=2k
+	HASH=$(content D.qcow2)
+	assert_status 0 chain-stream -n --json -b ../e/A.qcow2 D.qcow2
+	said=$(merge_result reflinked)/$(merge_result copied)
+	assert_status 0 chain-stream --json -b ../e/A.qcow2 D.qcow2
+	assertEquals "reflinked and copied" "$said" "$(merge_result reflinked)/$(merge_result copied)"
+	assert_merged D.qcow2 "$HASH" ../e/A.qcow2
+}
+
 # shellcheck disable=SC1091
 . shunit2

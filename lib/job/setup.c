@@ -348,6 +348,8 @@ static int check_header(struct setup *s)
 /* Which layers share a file system with the image that can reflink? */
 static int probe_reflink(struct setup *s)
 {
+	uint64_t unit;
+
 	s->clonable = calloc(s->chain->count, sizeof(*s->clonable));
 	if (!s->clonable)
 		return fail(ENOMEM, "out of memory");
@@ -367,9 +369,12 @@ static int probe_reflink(struct setup *s)
 		    before->data_size >= 1u << 16)
 			s->clonable[i] = s->clonable[i - 1];
 		else
-			s->clonable[i] = reflink_probe(img->data_fd, to,
-						       &s->reflink_unit);
-		s->reflink |= s->clonable[i];
+			s->clonable[i] = reflink_probe(img->data_fd, to, &unit);
+		if (!s->clonable[i])
+			continue;
+		/* where a layer lies that is not shared does not matter */
+		s->reflink_unit = max_u64(s->reflink_unit, unit);
+		s->reflink = true;
 	}
 	fail_clear();
 	s->result->reflink = s->reflink;

@@ -5,6 +5,10 @@
 
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lib-live.sh
+. "$TOP/tests/lib-live.sh"
+# shellcheck source=tests/lib-stalls.sh
+. "$TOP/tests/lib-stalls.sh"
 
 testStream()
 {
@@ -108,6 +112,36 @@ testDifference()
 	put D.qcow2 'write -P 5 0 2k'
 	HASH=$(content D.qcow2)
 	differs 2048 "$(qemu-img map --output=json D.qcow2 | jq ".[0].offset")" chain-stream -q
+}
+
+# Told to stop while it compares: the batch behind, of zeros, needs a table that does not come.
+testStopped()
+{
+	prepare
+	need_stalls || return 0
+	new A.qcow2 2M
+	put A.qcow2 'write -P 1 0 2M'
+	over B.qcow2 A.qcow2
+	put B.qcow2 'write -P 2 0 512k' 'write -z 1M 1M'
+	over D.qcow2 B.qcow2
+	HASH=$(content D.qcow2)
+	# the second item is written until time closes the batch
+	arm worker writes pwrite /D.qcow2 65536 65536 1 1 stall 0
+	echo compares pread /D.qcow2 65536 327680 0 1 stall 0 >>"$WORK/worker/rules"
+	merge chain-stream -q --verify -j1 -b A.qcow2 D.qcow2
+	reached worker writes
+	sleep 1.5
+	go worker writes
+	reached worker compares
+	sleep 0.3
+	kill -INT "$PID"
+	go worker compares
+	merge_ends 130
+	assert_content D.qcow2 "$HASH"
+	assert_sound D.qcow2
+	assertEquals B.qcow2 "$(backing D.qcow2)"
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
 }
 
 # shellcheck disable=SC1091

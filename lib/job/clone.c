@@ -59,6 +59,9 @@ static int by_source(const void *a, const void *b)
 {
 	const struct piece *x = a, *y = b;
 
+	/* btrfs gives equal inode numbers in two subvolumes */
+	if (x->image->dev != y->image->dev)
+		return x->image->dev < y->image->dev ? -1 : 1;
 	if (x->image != y->image)
 		return x->image->ino < y->image->ino ? -1 : 1;
 	return (x->extent.host > y->extent.host) - (x->extent.host < y->extent.host);

@@ -43,7 +43,7 @@ static void go_ahead(struct engine *e)
  * The slot that is to be committed next, once it is ready; NULL at the end. Strictly in
  * the order in which they were filled: a later one builds on L2 tables of an earlier one.
  */
-static struct slot *ready(struct engine *e)
+static struct slot *ready(struct engine *e, bool failed)
 {
 	for (;;) {
 		struct slot *oldest = &e->slots[e->filling ^ 1];
@@ -58,7 +58,7 @@ static struct slot *ready(struct engine *e)
 			engine_close_filling(e);
 		else if (e->ahead)
 			go_ahead(e);
-		else if (oldest->promise == PROMISE_GIVEN)
+		else if (oldest->promise == PROMISE_GIVEN && !failed)
 			collect(e, oldest);
 		else
 			engine_wait_ms(e, 200);
@@ -91,21 +91,33 @@ static int commit_slot(struct engine *e, struct slot *s)
 	return 0;
 }
 
+/* After one that failed: a later one counts on the tables that were to come with it. */
+static void give_up_slot(struct engine *e, struct slot *s)
+{
+	if (s->promise != PROMISE_NONE)
+		e->target->ops->drop(e->target);
+}
+
 void *engine_committer(void *opaque)
 {
 	struct engine *e = opaque;
+	bool failed = false;
 	struct slot *s;
 
 	pthread_mutex_lock(&e->lock);
-	while ((s = ready(e))) {
-		int err;
+	while ((s = ready(e, failed))) {
+		int err = 0;
 
 		pthread_mutex_unlock(&e->lock);
-		err = commit_slot(e, s);
+		if (failed)
+			give_up_slot(e, s);
+		else
+			err = commit_slot(e, s);
 		pthread_mutex_lock(&e->lock);
 		if (err)
 			engine_commit_error(e, err);
-		if (err || s->promise == PROMISE_BROKEN)
+		failed |= err != 0;
+		if (failed || s->promise == PROMISE_BROKEN)
 			e->counts.done -= s->done;
 		batch_reset(&s->batch);
 		engine_forget_items(s);

@@ -242,6 +242,38 @@ testLongNames()
 	assert_frozen
 }
 
+# The mark that a merge puts into the header takes room, too, and may move the old name to where
+# the new one would go.
+testLongNameAndMark()
+{
+	local dir old new length
+
+	dir=$PWD/$(printf 'x%.0s' {1..200})
+	mkdir "$dir"
+	for length in 350 400 450; do
+		rm -f ./*.qcow2 "$dir"/*
+		new=$dir/$(printf 'y%.0s' $(seq $((length - ${#dir} - 1))))
+		old=$dir/$(printf 'z%.0s' $(seq $((length - ${#dir} - 51))))
+		new "$new" 1M
+		fill "$new" 1 0 1M
+		over "$old" "$new"
+		fill "$old" 2 0 64k
+		over D.qcow2 "$old" -o cluster_size=1k
+		HASH=$(content D.qcow2)
+		freeze D.qcow2
+		run chain-stream -n -q -b "$new" D.qcow2
+		assert_frozen
+		if [ "$STATUS" = 0 ]; then
+			assert_status 0 chain-stream -q -b "$new" D.qcow2
+			assert_merged D.qcow2 "$HASH" "$new"
+		else
+			assert_err 'has room for'
+			assert_status 64 chain-stream -q -b "$new" D.qcow2
+			assert_frozen
+		fi
+	done
+}
+
 # A name may stand anywhere in the first cluster, behind any extensions.
 testFarName()
 {

@@ -29,6 +29,27 @@ int image_rehead_check(struct image *img, const struct qcow2_change *change)
 	return first ? plan(img, change, first, &w) : fail(ENOMEM, "out of memory");
 }
 
+int image_rehead_check_after(struct image *img, const struct qcow2_change *before,
+			     const struct qcow2_change *change)
+{
+	size_t len = image_cluster_size(img);
+	CLEANUP_FREE uint8_t *first = malloc(len);
+	struct qcow2_rewrite w;
+	int err;
+
+	if (!first)
+		return fail(ENOMEM, "out of memory");
+	err = plan(img, before, first, &w);
+	if (!err) {
+		memcpy(first + w.tail_offset, w.tail, w.tail_length);
+		memcpy(first, w.sector, sizeof(w.sector));
+	} else if (err == -EMSGSIZE) {
+		fail_clear();
+		err = 0;
+	}
+	return err ? err : qcow2_rewrite_plan(first, len, change, &w);
+}
+
 /*
  * Only what a change may touch, and only when it differs: other threads read the
  * geometry in img->header meanwhile.

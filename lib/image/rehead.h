@@ -10,6 +10,13 @@
 int image_rehead_check(struct image *img, const struct qcow2_change *change);
 
 /*
+ * And after another one, which may take room that this one needs? If that does not fit it is
+ * not made.
+ */
+int image_rehead_check_after(struct image *img, const struct qcow2_change *before,
+			     const struct qcow2_change *change);
+
+/*
  * The header switch: tail, fdatasync, sector 0, fdatasync, read back, and img->header is
  * the new one. The only function that writes a header of an existing image.
  */

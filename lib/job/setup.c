@@ -335,13 +335,19 @@ int setup_header_fits(struct image *img, struct qcow2_change change)
 	return image_rehead_check(img, &change);
 }
 
-/* A holder's own mark stays. */
+/*
+ * With the mark that is to come before, which may move the name. It is gone with the switch; a
+ * holder's own stays.
+ */
 static int check_header(struct setup *s)
 {
+	struct image *img = active(s);
 	struct qcow2_change change = setup_change(s);
-	int err = s->held->by_holder ? image_rehead_check(active(s), &change)
-				     : setup_header_fits(active(s), change);
+	struct qcow2_change mark = {.set_mark = true, .mark = img->file_size};
+	int err;
 
+	change.clear_mark = !s->held->by_holder;
+	err = image_rehead_check_after(img, &mark, &change);
 	return err ? fail_in(err, s->options->image) : 0;
 }
 

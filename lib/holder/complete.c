@@ -13,6 +13,7 @@
 #include "image/map.h"
 
 struct look {
+	const struct holder *holder;
 	const struct session *session;
 	struct active *active;
 	bool rebase;
@@ -120,6 +121,8 @@ static int look_at_table(struct look *l, unsigned table)
 	for (uint64_t pos = 0; pos < size && !err; pos = end) {
 		bool done = false;
 
+		if (l->holder->stop)
+			return fail(ESHUTDOWN, "the holder ends");
 		end = min_u64(size, pos + span);
 		err = is_as_before(l, table, pos / span, end, &done);
 		if (err)
@@ -133,7 +136,8 @@ static int look_at_table(struct look *l, unsigned table)
 int session_complete(struct holder *h, size_t keep, const struct chain *fresh)
 {
 	const struct chain *c = h->chain;
-	struct look l = {.session = h->session,
+	struct look l = {.holder = h,
+			 .session = h->session,
 			 .active = atomic_load(&h->view)->active,
 			 .rebase = fresh != NULL};
 	int err = chain_walk_init(&l.answer, c, 1, fresh ? c->count : keep);

@@ -41,8 +41,11 @@ static int check_string(const struct finish *f, const struct image *base)
 		return err;
 	err = name_check(&name, base);
 	if (err == -EINVAL)
-		err = fail(EINVAL, "the backing string \"%s\" does not lead to %s",
-			   m->string, base->path);
+		err = fail(EINVAL,
+			   "the backing string \"%s\" does not lead to %s from %s, as "
+			   "its holder has the image; what is merged stays so: run it "
+			   "again with another --backing-string",
+			   m->string, base->path, f->h->path);
 	name_release(&name);
 	return err;
 }

@@ -144,14 +144,16 @@ static int part_table(struct active *a, uint64_t l1_index)
 static int part_index(struct holder *h, uint64_t guest, bool *waits)
 {
 	struct snapshot_links *s = &h->session->snapshots;
-	uint64_t index = guest >> qcow2_l2_span_bits(&s->committer.img->header);
+	unsigned span = qcow2_l2_span_bits(&s->committer.img->header);
+	uint64_t index = guest >> span;
 	bool shared = false;
 	size_t n;
 	int err;
 
 	if (intervals_have(&s->parted, index, 1))
 		return 0;
-	err = link_words(&s->committer, guest, s->words, &n);
+	/* of its first cluster, which lies inside each disk that has a table there */
+	err = link_words(&s->committer, index << span, s->words, &n);
 	for (size_t i = 0; i < n && !err; i++)
 		shared |= s->words[i].active;
 	if (!err && shared) {

@@ -7,6 +7,8 @@
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=tests/lib-live.sh
 . "$(dirname "$0")/lib-live.sh"
+# shellcheck source=tests/lib-stalls.sh
+. "$(dirname "$0")/lib-stalls.sh"
 
 # Blocks in use on the file system, in KiB
 used()
@@ -143,6 +145,31 @@ testScattered()
 	mv again.qcow2 D.qcow2
 	scattered 16
 	assertTrue "$CLONES calls of 16 threads" "[ $CLONES -ge 32 ] && [ $CLONES -le 48 ]"
+	cd ..
+}
+
+# in_the_file N: that many clusters of D.qcow2 are on the disk, at least
+in_the_file()
+{
+	qemu-img map -U --output=json D.qcow2 |
+		jq -e "[.[] | select(.depth == 0 and .data).length] | add >= $1 * 65536" >/dev/null
+}
+
+# Beside an idle guest, too, what is shared is linked while the rest is cloned.
+testLinkedMeanwhile()
+{
+	prepare
+	make_scattered 4G && need_stalls || return 0
+	hold D.qcow2 || return 1
+	arm worker clones clone /D.qcow2 0 0 20 1 stall 0
+	merge chain-stream -q -j 2 D.qcow2
+	reached worker clones
+	until_true 10 in_the_file 256 || fail "nothing is linked"
+	go worker clones
+	merge_ends 0
+	release
+	HOLD_WITH=()
+	assert_merged D.qcow2 "$HASH" ""
 	cd ..
 }
 

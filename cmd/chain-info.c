@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "chain/foreign.h"
 #include "common.h"
 #include "info-check.h"
 #include "info-columns.h"
@@ -142,22 +143,38 @@ static const struct argp argp = {
 	.children = children,
 };
 
-/* A finding that is not an error: a layer whose format nobody recorded. */
+/* What no header records was found by looking at the file: where that may be wrong. */
+static char *doubt(const struct info_layer *l)
+{
+	const struct chain_link *link = l->link;
+	char *text = NULL;
+
+	if (link->image->format == IMAGE_RAW &&
+	    foreign_doubt(link->path, "It is shown as raw") < 0) {
+		fail_in(-EUCLEAN, link->path);
+		return fail_take();
+	}
+	if (l->depth > 0 &&
+	    asprintf(&text,
+		     "%s: the header of %s does not say its format; it "
+		     "looks like %s, but a guest can make a raw disk look "
+		     "like qcow2",
+		     link->path, link[-1].path, info_format(l)) < 0)
+		return NULL;
+	return text;
+}
+
+/* A finding that is not an error. */
 static void warn_probed(const struct info *i)
 {
-	for (size_t k = 1; k < i->count; k++) {
-		const struct chain_link *link = &i->layers[k].link[0];
-		char *text;
+	for (size_t k = 0; k < i->count; k++) {
+		const struct chain_link *link = i->layers[k].link;
+		CLEANUP_FREE char *text = NULL;
 
-		if (!link->probed || !link->image)
-			continue;
-		if (asprintf(&text,
-			     "%s: the header of %s does not say its format; it looks "
-			     "like %s, but a guest can make a raw disk look like qcow2",
-			     link->path, link[-1].path, info_format(&i->layers[k])) < 0)
-			return;
-		remark(PROGRAM, text);
-		free(text);
+		if (link->probed && link->image)
+			text = doubt(&i->layers[k]);
+		if (text)
+			remark(PROGRAM, text);
 	}
 }
 

@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "chain/foreign.h"
 #include "image/check.h"
 #include "image/lock.h"
 #include "common.h"
@@ -111,8 +112,12 @@ static int check_open(struct image *img, const char *path, bool json)
 {
 	struct image_check c = {0};
 	bool held = false;
-	int err;
+	int err = 0;
 
+	if (img->format != IMAGE_QCOW2)
+		err = foreign_doubt(img->path, "Only qcow2 has tables to check");
+	if (err)
+		return err;
 	if (img->format != IMAGE_QCOW2)
 		return fail(ENOTSUP, "a raw image has no tables that could be checked");
 	err = lock_is_held(img->fd, &held);

@@ -165,6 +165,43 @@ testProbed()
 	assertEquals '[null,true]' "$(jq -c '[.[].probed]' "$WORK/out")"
 }
 
+# It would be raw, but its name says that its header is gone: each command asks.
+testCalledQcow2()
+{
+	local f command
+
+	new w.qcow2 1M
+	new base 1M
+	dd if=/dev/zero of=w.qcow2 bs=4k count=1 conv=notrunc status=none
+	: >empty.qcow2
+	echo 'no image' >text.QCOW2
+	freeze ./*
+	for f in w.qcow2 empty.qcow2 text.QCOW2; do
+		assert_status 0 chain-info --json "$f"
+		assertEquals "$f" '["raw",null]' "$(jq -c '[.[] | .format, .state]' "$WORK/out")"
+		assert_one_error
+		assert_err "^chain-info: $f: is called qcow2, but .* is it damaged"
+		assert_status 0 chain-info -q "$f"
+		assertEquals '' "$(cat "$WORK/err")"
+		for command in "chain-stream" "chain-rebase -b base" "chain-info --check"; do
+			# shellcheck disable=SC2086
+			assert_status 65 $command "$f"
+			assert_one_error
+			assert_err "$f: is called qcow2, but .* is it damaged"
+		done
+	done
+	# a layer of which no header says what it is, too; where it says raw, all is well
+	new over.qcow2 1M
+	qemu-img rebase -u -b w.qcow2 -F raw over.qcow2
+	assert_status 0 chain-info over.qcow2
+	assertEquals '' "$(cat "$WORK/err")"
+	poke over.qcow2 112 11 22 33 44
+	assert_status 0 chain-info over.qcow2
+	assert_one_error
+	assert_err 'w.qcow2: is called qcow2'
+	assert_frozen
+}
+
 testInUse()
 {
 	make_chain

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
@@ -48,4 +49,20 @@ int foreign_probe(const char *path)
 				    formats[i].format);
 	}
 	return 0;
+}
+
+bool foreign_has_suffix(const char *path, const char *suffix)
+{
+	size_t n = strlen(path), k = strlen(suffix);
+
+	return n > k && strcasecmp(path + n - k, suffix) == 0;
+}
+
+int foreign_doubt(const char *path, const char *advice)
+{
+	if (!foreign_has_suffix(path, ".qcow2"))
+		return 0;
+	return fail(EUCLEAN,
+		    "is called qcow2, but does not begin like it: is it damaged? %s",
+		    advice);
 }

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,6 +18,7 @@
 #include "base/fail.h"
 #include "base/io.h"
 #include "chain/chain.h"
+#include "chain/foreign.h"
 #include "chain/name.h"
 #include "chain/newfile.h"
 #include "chain/reuse.h"
@@ -169,13 +169,6 @@ static int lock_image(struct making *m)
 	return lock_take(m->lock_fd, LOCK_LAYER, 0, m->o->stop);
 }
 
-static bool has_suffix(const char *path, const char *suffix)
-{
-	size_t n = strlen(path), k = strlen(suffix);
-
-	return n > k && strcasecmp(path + n - k, suffix) == 0;
-}
-
 /*
  * No header records what the image is, and a guest can write anything at the start of a
  * raw disk: where name and content disagree, somebody has to look.
@@ -187,12 +180,10 @@ static int doubt_format(struct making *m)
 
 	if (m->o->format)
 		return 0;
-	if (found == IMAGE_RAW && has_suffix(path, ".qcow2"))
-		return fail_in(fail(EUCLEAN,
-				    "is called qcow2, but does not begin like it: is it "
-				    "damaged? If it is raw, say -o backing_fmt=raw"),
-			       path);
-	if (found == IMAGE_QCOW2 && has_suffix(path, ".raw") &&
+	if (found == IMAGE_RAW &&
+	    foreign_doubt(path, "If it is raw, say -o backing_fmt=raw") < 0)
+		return fail_in(-EUCLEAN, path);
+	if (found == IMAGE_QCOW2 && foreign_has_suffix(path, ".raw") &&
 	    asprintf(
 		    &m->r->warning,
 		    "%s: is called raw, but begins like qcow2 and was taken for that; if "

@@ -148,6 +148,10 @@ static int open_chains(struct setup *s)
 	if (!err && format == IMAGE_RAW)
 		err = foreign_probe(o->image);
 	if (!err && format == IMAGE_RAW)
+		err = foreign_doubt(o->image,
+				    "If it is raw, make an overlay of it first with "
+				    "chain-snapshot -o backing_fmt=raw");
+	if (!err && format == IMAGE_RAW)
 		err = fail(ENOTSUP, "is a raw image, which has no backing file to merge; "
 				    "make an overlay of it first with chain-snapshot");
 	if (err)

@@ -52,27 +52,29 @@ static char *format_text(const struct info_layer *l, bool bytes)
 	return format ? common_text(format) : NULL;
 }
 
+/* A layer that did not open has these, too: they are not known. Raw has no clusters. */
+static char *unknown_text(const struct info_layer *l)
+{
+	return l->link->image ? NULL : strdup("-");
+}
+
 static char *virtual_text(const struct info_layer *l, bool bytes)
 {
-	const struct qcow2_header *h = info_header(l);
+	uint64_t n;
 
-	if (l->link->image)
-		return size_text(l->link->image->size, bytes);
-	return h ? size_text(h->size, bytes) : NULL;
+	return info_size(l, &n) ? size_text(n, bytes) : unknown_text(l);
 }
 
 static char *disk_text(const struct info_layer *l, bool bytes)
 {
-	return l->has_disk ? size_text(l->disk + l->data_disk, bytes) : NULL;
+	return l->has_disk ? size_text(l->disk + l->data_disk, bytes) : unknown_text(l);
 }
 
 static char *cluster_text(const struct info_layer *l, bool bytes)
 {
-	const struct qcow2_header *h = info_header(l);
+	uint64_t n;
 
-	if (!h || h->cluster_bits > 62)
-		return NULL;
-	return size_text(1ull << h->cluster_bits, bytes);
+	return info_cluster_size(l, &n) ? size_text(n, bytes) : unknown_text(l);
 }
 
 /* Append ",word" or "word". */

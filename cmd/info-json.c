@@ -170,20 +170,21 @@ static void add_ours(json_t *object, const struct info_layer *l)
 /* A layer that did not open: what its header says, and why. */
 static void add_broken(json_t *object, const struct info_layer *l)
 {
+	const struct qcow2_header *h = info_header(l);
+	uint64_t bytes;
+
 	if (l->link->string)
 		info_set_text(object, "string", l->link->string);
 	if (info_format(l))
 		info_set_text(object, "format", info_format(l));
 	if (l->has_disk)
 		set_integer(object, "actual-size", l->disk);
-	if (l->has_glance) {
-		set_integer(object, "virtual-size", l->glance.size);
-		if (l->glance.cluster_bits <= QCOW2_MAX_CLUSTER_BITS)
-			set_integer(object, "cluster-size",
-				    qcow2_cluster_size(&l->glance));
-		if (l->glance.backing_name[0])
-			add_backing(object, &l->glance, l->link->path);
-	}
+	if (info_size(l, &bytes))
+		set_integer(object, "virtual-size", bytes);
+	if (info_cluster_size(l, &bytes))
+		set_integer(object, "cluster-size", bytes);
+	if (h && h->backing_name[0])
+		add_backing(object, h, l->link->path);
 	set_integer(object, "depth", l->depth);
 }
 

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/io.h"
+#include "base/size.h"
 #include "chain/walk.h"
 #include "image/cache.h"
 #include "image/map.h"
@@ -39,7 +40,29 @@ const struct qcow2_header *info_header(const struct info_layer *l)
 
 	if (img)
 		return img->format == IMAGE_QCOW2 ? &img->header : NULL;
-	return l->has_glance ? &l->glance : NULL;
+	/* of a file that is too short nothing was read */
+	return l->has_glance && l->glance.version ? &l->glance : NULL;
+}
+
+bool info_size(const struct info_layer *l, uint64_t *bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	if (!l->link->image && (!h || h->size > INT64_MAX))
+		return false;
+	*bytes = l->link->image ? l->link->image->size : h->size;
+	return true;
+}
+
+bool info_cluster_size(const struct info_layer *l, uint64_t *bytes)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	if (!h || h->cluster_bits < QCOW2_MIN_CLUSTER_BITS ||
+	    h->cluster_bits > QCOW2_MAX_CLUSTER_BITS)
+		return false;
+	*bytes = qcow2_cluster_size(h);
+	return true;
 }
 
 const char *info_format(const struct info_layer *l)
@@ -90,7 +113,9 @@ static void glance(struct info_layer *l)
 		return;
 	if (!qcow2_header_probe(head, sizeof(head)))
 		return;
-	qcow2_header_glance(head, sizeof(head), &l->glance);
+	/* what lies past the end of the file reads zero here, and is no field of a header */
+	qcow2_header_glance(head, min_u64((uint64_t)st.st_size, sizeof(head)),
+			    &l->glance);
 	l->has_glance = true;
 	l->has_disk = true;
 	l->disk = (uint64_t)st.st_blocks * 512;

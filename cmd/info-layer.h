@@ -68,8 +68,18 @@ int info_verdict(const struct info *i, int err);
 /* How many of the layers are open: all, or all but the last. */
 size_t info_open_count(const struct info *i);
 
-/* The header of a qcow2 layer, or what could be read of it; NULL: raw or nothing. */
+/*
+ * The header of a qcow2 layer, or what could be read of it; NULL: raw or nothing, or a file that
+ * is too short to have one.
+ */
 const struct qcow2_header *info_header(const struct info_layer *l);
+
+/*
+ * The sizes of the disk and of a cluster, in bytes. false: not known, for it has none or its
+ * header says what cannot be.
+ */
+bool info_size(const struct info_layer *l, uint64_t *bytes);
+bool info_cluster_size(const struct info_layer *l, uint64_t *bytes);
 
 /* "qcow2", "raw", the recorded name of an unsupported one, or NULL. */
 const char *info_format(const struct info_layer *l);

@@ -165,6 +165,39 @@ testProbed()
 	assertEquals '[null,true]' "$(jq -c '[.[].probed]' "$WORK/out")"
 }
 
+# Figures that no header can have are not known, and a file that is too short is called that.
+testNoHeader()
+{
+	printf 'QFI\373' >four.qcow2
+	assert_status 65 chain-info four.qcow2
+	assert_one_error
+	assert_err 'four.qcow2: is too short for a qcow2 image: .* the file 4$'
+	assert_out '^four.qcow2 +qcow2 +- +[0-9.]+ [KMG]?i?B +- +damaged$'
+	assert_status 65 chain-info --json four.qcow2
+	assertEquals '["damaged",false,false]' \
+		"$(jq -c '.[0] | [.state, has("virtual-size"), has("cluster-size")]' "$WORK/out")"
+	new a.qcow2 1M
+	head -c 80 a.qcow2 >short.qcow2
+	assert_status 65 chain-info -o image,size,refbits short.qcow2
+	assert_err 'the file ends within its header'
+	assert_out '^short.qcow2 1 MiB$'
+	poke a.qcow2 20 00 00 00 05
+	assert_status 65 chain-info -o image,size,cluster a.qcow2
+	assert_out '^a.qcow2 1 MiB +-$'
+	assert_status 65 chain-info --json a.qcow2
+	assertEquals '[1048576,false]' \
+		"$(jq -c '.[0] | [."virtual-size", has("cluster-size")]' "$WORK/out")"
+	poke a.qcow2 20 00 00 00 10 ff ff ff ff ff ff ff ff
+	assert_status 65 chain-info --json a.qcow2
+	assertEquals '[false,65536]' \
+		"$(jq -c '.[0] | [has("virtual-size"), ."cluster-size"]' "$WORK/out")"
+	# what is no image at all, without a backslash for two
+	echo 'no image' >text
+	qemu-img create -q -f qcow2 -u -b text -F qcow2 over.qcow2 1M
+	assert_status 65 chain-info over.qcow2
+	assert_err 'text: is not a qcow2 image: it does not begin with "QFI" and a byte 0xfb'
+}
+
 # It would be raw, but its name says that its header is gone: each command asks.
 testCalledQcow2()
 {

@@ -99,6 +99,23 @@ static int read_begin(const struct image *img, uint8_t **buf, size_t len)
 	return read_at(img->fd, *buf, len, 0);
 }
 
+/* Why the first len bytes, of at least a header if the file has so many, are none. */
+static int no_header(const uint8_t *buf, size_t len)
+{
+	const uint8_t magic[] = {'Q', 'F', 'I', 0xfb};
+
+	if (memcmp(buf, magic, min_u64(len, sizeof(magic))) != 0)
+		return fail(EUCLEAN, "is not a qcow2 image: it does not begin with "
+				     "\"QFI\" and a byte 0xfb");
+	if (len < QCOW2_HEADER_MIN)
+		return fail(
+			EUCLEAN,
+			"is too short for a qcow2 image: a header alone has %d bytes, "
+			"and the file %zu",
+			QCOW2_HEADER_MIN, len);
+	return fail(EUCLEAN, "is an image of format \"qcow\", not of qcow2");
+}
+
 static int decode_header(struct image *img)
 {
 	CLEANUP_FREE uint8_t *buf = NULL;
@@ -107,9 +124,8 @@ static int decode_header(struct image *img)
 
 	if (err)
 		return err;
-	if (!qcow2_header_probe(buf, len))
-		return fail(EUCLEAN,
-			    "is not a qcow2 image: it does not begin with QFI\\xfb");
+	if (!qcow2_header_probe(buf, len) || len < QCOW2_HEADER_MIN)
+		return no_header(buf, len);
 	err = qcow2_header_decode(buf, len, &img->header);
 	all = min_u64(img->file_size, header_room(buf, len));
 	if (!err || all <= len)

@@ -42,7 +42,7 @@ struct disk_header {
 
 _Static_assert(sizeof(struct disk_header) == 112, "the header has no holes");
 
-#define V2_LENGTH 72
+#define V2_LENGTH QCOW2_HEADER_MIN
 #define V3_LENGTH 104
 #define COMPRESSION_AT 104
 #define BITMAPS_EXT_LENGTH 24
@@ -105,6 +105,8 @@ static int check_geometry(const struct qcow2_header *h, size_t len)
 	    h->cluster_bits > QCOW2_MAX_CLUSTER_BITS)
 		return fail(EUCLEAN, "a cluster size of 2^%" PRIu32 " bytes is not legal",
 			    h->cluster_bits);
+	if (h->version == 3 && len < V3_LENGTH)
+		return fail(EUCLEAN, "the file ends within its header");
 	if (h->version == 3 && (h->header_length < V3_LENGTH || h->header_length % 8))
 		return fail(EUCLEAN, "a header length of %" PRIu32 " bytes is not legal",
 			    h->header_length);
@@ -395,6 +397,8 @@ void qcow2_header_glance(const void *buf, size_t len, struct qcow2_header *h)
 	if (len < V2_LENGTH)
 		return;
 	load_fields(buf, len, h);
+	if (h->version != 2 && len < V3_LENGTH)
+		h->refcount_order = UINT32_MAX; /* not there, and 0 would be a width */
 	if (h->backing_offset && h->backing_offset < len &&
 	    h->backing_length <= len - h->backing_offset &&
 	    h->backing_length <= QCOW2_NAME_MAX)

@@ -17,6 +17,7 @@
 #define QCOW2_MAGIC 0x514649fbU
 #define QCOW2_MIN_CLUSTER_BITS 9
 #define QCOW2_MAX_CLUSTER_BITS 21
+#define QCOW2_HEADER_MIN 72 /* bytes of a header of version 2 */
 #define QCOW2_NAME_MAX 1023 /* bytes of a backing file name */
 #define QCOW2_L1_MAX (32u << 20) /* bytes of an L1 table, as QEMU */
 #define QCOW2_REFTABLE_MAX (8u << 20) /* bytes of a refcount table, as QEMU */
@@ -105,7 +106,9 @@ int qcow2_header_decode(const void *buf, size_t len, struct qcow2_header *h);
 
 /*
  * For chain-info on what decode refuses: version, size, backing file, flags as
- * far as they can be read. Never fails on 72 bytes or more with the right magic.
+ * far as they can be read. Never fails on 72 bytes or more with the right magic. Of fewer all
+ * is 0, the version, too. What is not there, or could be no width of a refcount or size of a
+ * cluster, is out of its range.
  */
 void qcow2_header_glance(const void *buf, size_t len, struct qcow2_header *h);
 

@@ -16,8 +16,8 @@
 #include "image/check.h"
 #include "image/lock.h"
 #include "common.h"
-#include "info-owner.h"
 #include "info-text.h"
+#include "info-use.h"
 
 static void set(json_t *object, const char *key, uint64_t n)
 {
@@ -88,24 +88,9 @@ static int verdict(const struct image_check *c)
 
 static int in_use(dev_t dev, ino_t ino)
 {
-	CLEANUP_FREE struct page_view *v = info_owner_find(dev, ino);
-	struct lock_holder who[16];
-	int n;
-
-	if (v)
-		return fail(EAGAIN,
-			    "in use by %s (process %d): its tables change while they are "
-			    "checked",
-			    v->owner_program, (int)v->owner_pid);
-	n = lock_holders(dev, ino, who, 16);
-	for (int i = 0; i < n; i++)
-		if (who[i].writer)
-			return fail(EAGAIN,
-				    "in use by pid %d (%s): its tables change while "
-				    "they are checked",
-				    (int)who[i].pid, who[i].program);
-	return fail(EAGAIN, "in use: its tables change while they are checked; "
-			    "/proc does not show to this user who has it");
+	return info_in_use(dev, ino,
+			   ": its tables change while they are checked; try again when "
+			   "it is at rest");
 }
 
 static int check_open(struct image *img, const char *path, bool json)
@@ -128,7 +113,7 @@ static int check_open(struct image *img, const char *path, bool json)
 	/* a writer that came meanwhile */
 	if ((err || c.corruptions) && lock_is_held(img->fd, &held) == 0 && held) {
 		image_check_release(&c);
-		return fail(EAGAIN, "in use since the check began");
+		return in_use(img->dev, img->ino);
 	}
 	if (!err)
 		err = json ? print_json(path, &c) : print_text(path, img, &c);

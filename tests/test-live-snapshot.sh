@@ -575,7 +575,7 @@ testInfo()
 		fail "no connection: $(chain-info D.qcow2)"
 	assert_status 75 chain-info --check D.qcow2
 	assert_one_error
-	assert_err "D.qcow2: in use by nbdkit \(process $HOLDER\)"
+	assert_err "D.qcow2: in use by pid $HOLDER \(nbdkit\) of user $(id -un): "
 	assert_status 0 chain-info --jobs
 	assert_out '^No active jobs$'
 	assertEquals '[]' "$(chain-info --jobs --json D.qcow2)"

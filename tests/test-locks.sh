@@ -37,7 +37,7 @@ refused()
 	assertTrue "holders: $(cat "$WORK/out")" "grep -q '$1' '$WORK/out'"
 	LIMIT=20 assert_status 75 chain-info --check D.qcow2
 	assert_one_error
-	assert_err "pid $PID \($1"
+	assert_err "D.qcow2: in use by pid $PID \($1\) of user $(id -un): its tables change"
 	assert_frozen
 }
 

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -38,6 +39,18 @@ bool process_fd_is(int dirfd, const char *name, dev_t dev, ino_t ino)
 	return statx(dirfd, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) ==
 		       0 &&
 	       st.stx_ino == ino && makedev(st.stx_dev_major, st.stx_dev_minor) == dev;
+}
+
+const char *process_user(uid_t uid, char *out, size_t size)
+{
+	struct passwd *found, entry;
+	char text[1024];
+
+	if (getpwuid_r(uid, &entry, text, sizeof(text), &found) == 0 && found)
+		snprintf(out, size, "%s", found->pw_name);
+	else
+		snprintf(out, size, "%u", (unsigned)uid);
+	return out;
 }
 
 int process_has_open(pid_t pid, dev_t dev, ino_t ino)

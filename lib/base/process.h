@@ -10,6 +10,10 @@
 /* The name of its program (cut to 15 bytes by the kernel); "" if there is none to see. */
 void process_program(pid_t pid, char *out, size_t size);
 
+/* The name of a user, or his number; returns out. For messages. */
+const char *process_user(uid_t uid, char *out, size_t size);
+#define PROCESS_USER 64 /* enough for a name */
+
 /*
  * Has it this file open? 1 or 0, or a negative errno (without a sentence) if that cannot be
  * seen: it is another user's, or gone.

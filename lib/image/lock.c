@@ -347,6 +347,7 @@ static void lock_pause(uint64_t waited_ms)
 static int lock_conflict(int fd)
 {
 	struct lock_holder who[HOLDERS];
+	char user[PROCESS_USER];
 	struct stat st;
 	int n = 0, pick = 0;
 
@@ -360,8 +361,10 @@ static int lock_conflict(int fd)
 		return fail(EAGAIN,
 			    "in use by another process, which /proc does not show "
 			    "to this user; stop it or try again later");
-	return fail(EAGAIN, "in use by pid %d (%s); stop it or try again later",
-		    (int)who[pick].pid, who[pick].program);
+	return fail(EAGAIN,
+		    "in use by pid %d (%s) of user %s; stop it or try again later",
+		    (int)who[pick].pid, who[pick].program,
+		    process_user(who[pick].uid, user, sizeof(user)));
 }
 
 int lock_take(int fd, enum lock_role role, uint64_t wait_ms,

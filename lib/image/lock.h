@@ -28,8 +28,8 @@ enum lock_role {
 
 /*
  * fd must be readable. wait_ms: how long to try again (0: the short while that a race
- * needs, about 50 ms). -EAGAIN: held; the sentence names who (pid and program, as
- * lock_holder finds them) but not the file. A file system without locks: -ENOLCK.
+ * needs, about 50 ms). -EAGAIN: held; the sentence names who (pid, program and
+ * user, as lock_holders finds them) but not the file. A file system without locks: -ENOLCK.
  * *stop, if not NULL, ends the waiting early when it turns true (-EINTR).
  */
 int lock_take(int fd, enum lock_role role, uint64_t wait_ms,

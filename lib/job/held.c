@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/process.h"
 #include "base/size.h"
 #include "chain/chain.h"
 #include "image/lock.h"
@@ -102,23 +102,11 @@ static int look_at_locks(const struct merge_options *o, int fd, bool *conflict)
 	return o->type == MERGE_REBASE_UNSAFE ? 0 : lock_is_held(fd, conflict);
 }
 
-static const char *user_name(uid_t uid, char *out, size_t size)
-{
-	struct passwd *found, entry;
-	char text[1024];
-
-	if (getpwuid_r(uid, &entry, text, sizeof(text), &found) == 0 && found)
-		snprintf(out, size, "%s", found->pw_name);
-	else
-		snprintf(out, size, "%u", (unsigned)uid);
-	return out;
-}
-
 static int in_use(const struct held *h, enum seen seen)
 {
 	struct lock_holder who[HOLDERS];
 	int n = lock_holders(h->dev, h->ino, who, HOLDERS), pick = 0;
-	char folder[PATH_MAX], user[64], page[PATH_MAX + 64] = "";
+	char folder[PATH_MAX], user[PROCESS_USER], page[PATH_MAX + 64] = "";
 	char socket[PATH_MAX];
 
 	if (seen == SEEN_NONE)
@@ -133,14 +121,14 @@ static int in_use(const struct held *h, enum seen seen)
 			    "in use by pid %d (%s) of user %s, a QEMU; --qmp=%s asks it "
 			    "to do this while its guest runs",
 			    (int)who[pick].pid, who[pick].program,
-			    user_name(who[pick].uid, user, sizeof(user)), socket);
+			    process_user(who[pick].uid, user, sizeof(user)), socket);
 	if (n && monitor_is_qemu(who[pick].pid))
 		return fail(EAGAIN,
 			    "in use by pid %d (%s) of user %s, a QEMU whose command line "
 			    "names no QMP socket; --qmp=SOCKET asks it to do this while "
 			    "its guest runs, else stop it or try again later",
 			    (int)who[pick].pid, who[pick].program,
-			    user_name(who[pick].uid, user, sizeof(user)));
+			    process_user(who[pick].uid, user, sizeof(user)));
 	if (!n)
 		return fail(
 			EAGAIN,
@@ -150,7 +138,7 @@ static int in_use(const struct held *h, enum seen seen)
 	return fail(EAGAIN,
 		    "in use by pid %d (%s) of user %s%s; stop it or try again later",
 		    (int)who[pick].pid, who[pick].program,
-		    user_name(who[pick].uid, user, sizeof(user)), page);
+		    process_user(who[pick].uid, user, sizeof(user)), page);
 }
 
 /* One look at an image that is open as fd: *done, or look again within *within ms. */

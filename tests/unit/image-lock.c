@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 
+#include "base/process.h"
 #include "base/size.h"
 #include "image/lock.h"
 
@@ -74,7 +75,7 @@ static void test_names(void)
 	pid_t pid = hold("f", LOCK_WRITER);
 	struct lock_holder who[4];
 	int fd = open("f", O_RDWR);
-	char expect[80];
+	char expect[160], user[PROCESS_USER];
 	struct stat st;
 	uint64_t start;
 
@@ -86,7 +87,8 @@ static void test_names(void)
 	assert(strcmp(who[0].program, "holder-of-it") == 0);
 	assert(lock_take(fd, LOCK_WRITER, 0, NULL) == -EAGAIN);
 	snprintf(expect, sizeof(expect),
-		 "in use by pid %d (holder-of-it); stop it or try again later", (int)pid);
+		 "in use by pid %d (holder-of-it) of user %s; stop it or try again later",
+		 (int)pid, process_user(getuid(), user, sizeof(user)));
 	assert(strcmp(fail_sentence(), expect) == 0);
 	end(pid);
 	assert(lock_holders(st.st_dev, st.st_ino, who, 4) == 0);

@@ -297,6 +297,7 @@ int main(int argc, char **argv)
 	if (args.mode == SHOW_JOBS) {
 		struct info_jobs_options jobs = {
 			.json = args.common.json,
+			.quiet = args.common.quiet,
 			.watch_seconds = args.watch_seconds,
 			.images = args.images,
 			.n_images = args.n_images,

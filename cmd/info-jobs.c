@@ -3,6 +3,7 @@
 #include "info-jobs.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,10 +15,15 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "image/lock.h"
 #include "common.h"
 #include "info-jobs-view.h"
+#include "info-use.h"
+#include "page/folder.h"
 #include "page/reader.h"
 #include "status.h"
+
+#define PROGRAM "chain-info"
 
 /* Keep those of the images asked for. A path that is missing is an error. */
 static int narrow(const struct info_jobs_options *o, struct page_view *views,
@@ -120,6 +126,40 @@ static void wait_until(uint64_t then_ms)
 	}
 }
 
+/* Somebody writes to it, and no page tells who: then that no merge is shown says little. */
+static int look_for_unseen(const char *path)
+{
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	char folder[PATH_MAX], then[PATH_MAX + 128];
+	struct page_view view;
+	bool held = false;
+	struct stat st;
+
+	if (fd < 0)
+		return fail_errno(errno, "cannot tell whether it is in use");
+	if (fstat(fd, &st) < 0 || lock_is_held(fd, &held) < 0 || !held)
+		return 0;
+	if (page_find(st.st_dev, st.st_ino, &view) == 0 && view.owner_alive)
+		return 0;
+	snprintf(
+		then, sizeof(then),
+		"; no page of a merge of it is in %s, and those of other users only root "
+		"sees",
+		page_folder_path(folder));
+	return info_in_use(st.st_dev, st.st_ino, then);
+}
+
+static void tell_unseen(const struct info_jobs_options *o)
+{
+	for (size_t i = 0; i < o->n_images; i++) {
+		int err = look_for_unseen(o->images[i]);
+
+		if (err)
+			complain(PROGRAM, fail_in(err, o->images[i]));
+		fail_clear();
+	}
+}
+
 static int watch(const struct info_jobs_options *o)
 {
 	uint64_t next = clock_ms(), step = (uint64_t)(o->watch_seconds * 1000);
@@ -132,6 +172,8 @@ static int watch(const struct info_jobs_options *o)
 		if (err)
 			return err;
 		show(o, text, before);
+		if (!before && !o->quiet)
+			tell_unseen(o);
 		free(before);
 		before = text;
 		/* who read us has gone; common_end says so */
@@ -146,13 +188,36 @@ static int watch(const struct info_jobs_options *o)
 	return -EINTR;
 }
 
+/*
+ * Our own folder is where our merges are looked for. One that is not there has none; of one
+ * that cannot be used nobody knows. Returns the status for it.
+ */
+static int check_folder(void)
+{
+	CLEANUP_CLOSE int fd = page_folder_open(false);
+	CLEANUP_FREE char *text = NULL;
+
+	if (fd >= 0 || fd == -ENOENT) {
+		fail_clear();
+		return 0;
+	}
+	if (asprintf(&text, "merges of this user cannot be seen: %s", fail_sentence()) <
+	    0)
+		text = NULL;
+	remark(PROGRAM, text ? text : "out of memory");
+	return STATUS_NOPERM;
+}
+
 int info_jobs(const struct info_jobs_options *o)
 {
 	CLEANUP_FREE char *text = NULL;
+	int folder = check_folder();
 	int err = o->watch_seconds > 0 ? watch(o) : look(o, &text);
 
 	if (text)
 		fputs(text, stdout);
-	complain("chain-info", err);
-	return status_of(err);
+	complain(PROGRAM, err);
+	if (text && !o->quiet)
+		tell_unseen(o);
+	return err ? status_of(err) : folder;
 }

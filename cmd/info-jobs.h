@@ -7,7 +7,7 @@
 #include <stddef.h>
 
 struct info_jobs_options {
-	bool json;
+	bool json, quiet;
 	double watch_seconds; /* 0: look once */
 	char **images; /* only those of these images; by inode */
 	size_t n_images; /* 0: all */
@@ -21,6 +21,9 @@ struct info_jobs_options {
  * With watch_seconds it goes on until a signal: a table that is redrawn in place on a
  * terminal and appended elsewhere, or an array a line for JSON; elsewhere than on a
  * terminal only when something changed. 130 (129, 143) then.
+ *
+ * Stderr says, but not if quiet, of which of the images somebody has locks and no page that this
+ * user can see; and in any case when our own folder cannot be used, which is status 77.
  *
  * The exit status (cmd/status.h); what went wrong was shown.
  */

@@ -60,6 +60,8 @@ testFields()
 			"jq -e '.. | objects | select(has(\"io-status\")) | has(\"$name\")' '$WORK/out' >/dev/null"
 	done
 	assertEquals stream "$(field type)"
+	run chain-info --jobs D.qcow2 B.qcow2
+	assertEquals "" "$(cat "$WORK/err")"
 	assertEquals 6291456 "$(field speed)"
 	assertEquals ok "$(field io-status)"
 	assertTrue "the worker's pid" "grep -q $PID '$WORK/out'"
@@ -165,6 +167,32 @@ testHostileFolder()
 	assertEquals "" "$(ls -A "$CHAIN_RUNTIME_DIR")"
 	assert_content D.qcow2 "$HASH"
 	assert_sound D.qcow2
+	# and that nothing is shown proves nothing
+	assert_status 77 chain-info --jobs
+	assert_one_error
+	assert_err "^chain-info: merges of this user cannot be seen: $CHAIN_RUNTIME_DIR: .* 0700"
+	assert_out '^No active jobs$'
+	assert_status 77 chain-info --jobs --json D.qcow2
+	assertEquals '[]' "$(cat "$WORK/out")"
+	rm -r "$CHAIN_RUNTIME_DIR"
+	assert_status 0 chain-info --jobs
+	assertEquals "" "$(cat "$WORK/err")"
+}
+
+# In use by somebody who has no page: whether he merges it is not to be seen.
+testNoPage()
+{
+	qemu_io_holds D.qcow2
+	assert_status 0 chain-info --jobs --json D.qcow2 B.qcow2
+	assertEquals '[]' "$(cat "$WORK/out")"
+	assert_one_error
+	assert_err "D.qcow2: in use by pid $PID \(qemu-io\) of user .* in $CHAIN_RUNTIME_DIR"
+	assert_status 0 chain-info --jobs -q D.qcow2
+	assertEquals "" "$(cat "$WORK/err")"
+	exec 7>&-
+	wait "$PID"
+	assert_status 0 chain-info --jobs D.qcow2
+	assertEquals "" "$(cat "$WORK/err")"
 }
 
 # shellcheck disable=SC1091

@@ -92,6 +92,24 @@ testHolderNotToBeSeen()
 	finish
 }
 
+# The page of a merge is its user's: another one is told that there may be one.
+testMergeOfAnother()
+{
+	allowed || return 0
+	mkdir -m 700 "$WORK/run2"
+	later "rm -rf '$WORK/run2'"
+	chown 65534 "$WORK/run2"
+	start chain-stream -q --rate=100k D.qcow2
+	merge_runs || fail "the merge does not start"
+	CHAIN_RUNTIME_DIR=$WORK/run2 assert_status 0 $NOBODY chain-info --jobs D.qcow2
+	assert_out '^No active jobs$'
+	assert_one_error
+	assert_err "D.qcow2: in use by another process, which /proc .* in $WORK/run2"
+	CHAIN_RUNTIME_DIR=$WORK/run2 assert_status 75 $NOBODY chain-info --check D.qcow2
+	assert_one_error
+	assert_err "D.qcow2: in use by another process, which /proc .*: its tables change"
+}
+
 testReadOnlyFileSystem()
 {
 	mkdir ro

@@ -46,8 +46,10 @@ enum { KEY_MAP = 256, KEY_CHECK, KEY_DOT, KEY_JOBS, KEY_WATCH };
 static const struct argp_option options[] = {
 	{"columns", 'o', "COLUMN,...", 0,
 	 "Show these columns, +COLUMN,... these too; help lists them", 1},
-	{"bytes", 'b', NULL, 0, "Sizes in bytes", 1},
-	{"noheadings", 'n', NULL, 0, "No line of column names", 1},
+	{"bytes", 'b', NULL, 0, "Sizes in bytes, of --jobs too (--map has them anyway)",
+	 1},
+	{"noheadings", 'n', NULL, 0, "No line of column names, of --jobs and --map too",
+	 1},
 	{"map", KEY_MAP, NULL, 0, "Show where each part of the disk lives", 2},
 	{"check", KEY_CHECK, NULL, 0, "Compare refcounts and tables of each IMAGE", 2},
 	{"dot", KEY_DOT, NULL, 0, "Draw the chains for Graphviz", 2},
@@ -77,6 +79,30 @@ static error_t parse_watch(struct args *args, const char *text)
 	return set_mode(args, SHOW_JOBS);
 }
 
+/* What would be ignored is refused. -o with --json chooses what is looked for. */
+static error_t check_look(const struct args *args)
+{
+	const char *mode = args->mode == SHOW_CHECK  ? "--check"
+			   : args->mode == SHOW_DOT  ? "--dot"
+			   : args->mode == SHOW_JOBS ? "--jobs"
+			   : args->mode == SHOW_MAP  ? "--map"
+						     : NULL;
+	bool plain = args->mode == SHOW_CHECK || args->mode == SHOW_DOT;
+
+	if (mode && args->columns)
+		return -fail(EINVAL,
+			     "-o chooses columns of the chain's table, not with %s",
+			     mode);
+	if (args->common.json && (args->bytes || args->no_headings))
+		return -fail(EINVAL,
+			     "JSON is always in bytes and without headings; leave "
+			     "-b and -n away");
+	if (plain && (args->bytes || args->no_headings))
+		return -fail(EINVAL, "-b and -n are for tables, and %s prints none",
+			     mode);
+	return 0;
+}
+
 static error_t check(const struct args *args)
 {
 	if (!args->n_images && args->mode != SHOW_JOBS)
@@ -87,7 +113,7 @@ static error_t check(const struct args *args)
 		if (!*args->images[i])
 			return -fail(EINVAL, "IMAGE is empty; give the path of an image");
 	}
-	return 0;
+	return check_look(args);
 }
 
 static void choose_columns(struct args *args, const char *list)
@@ -193,7 +219,7 @@ static int show(struct output *o, const struct info *i)
 		return 0;
 	switch (o->args->mode) {
 	case SHOW_MAP:
-		return info_map(i, json);
+		return info_map(i, json, !o->args->no_headings);
 	case SHOW_DOT:
 		return info_dot(i);
 	default:
@@ -298,6 +324,8 @@ int main(int argc, char **argv)
 		struct info_jobs_options jobs = {
 			.json = args.common.json,
 			.quiet = args.common.quiet,
+			.bytes = args.bytes,
+			.headings = !args.no_headings,
 			.watch_seconds = args.watch_seconds,
 			.images = args.images,
 			.n_images = args.n_images,

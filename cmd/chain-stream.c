@@ -115,6 +115,10 @@ static int check(const struct args *args)
 	if (args->control && args->control != CONTROL_CANCEL && args->merge.qmp)
 		return fail(EINVAL, "--qmp goes with --cancel, of a merge that nobody "
 				    "watches any more, and not with the others");
+	if (args->control && args->merge.common.json)
+		return fail(EINVAL, "--pause, --resume, --cancel and --set-rate print "
+				    "nothing; --json goes with the merge, and with "
+				    "chain-info --jobs");
 	if (args->control && (args->merge.tuned || o->base || args->depth_given))
 		return fail(EINVAL, "--pause, --resume, --cancel and --set-rate act on a "
 				    "merge that runs, and take no options of a new one");

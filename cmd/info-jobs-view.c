@@ -6,6 +6,7 @@
 #include "info-jobs-view.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <libsmartcols/libsmartcols.h>
 #include <stdio.h>
@@ -96,13 +97,16 @@ static void set_cell(struct libscols_line *line, enum column column, const char 
 		common_lacks_memory();
 }
 
-static void set_size(struct libscols_line *line, enum column column, uint64_t bytes,
-		     const char *suffix)
+static void set_size(struct libscols_line *line, enum column column, uint64_t n,
+		     const struct jobs_look *look, const char *suffix)
 {
-	char text[SIZE_TEXT + 8];
+	char text[SIZE_TEXT + 32];
 	char size[SIZE_TEXT];
 
-	snprintf(text, sizeof(text), "%s%s", size_format(bytes, size), suffix);
+	if (look->bytes)
+		snprintf(text, sizeof(text), "%" PRIu64, n);
+	else
+		snprintf(text, sizeof(text), "%s%s", size_format(n, size), suffix);
 	set_cell(line, column, text);
 }
 
@@ -135,7 +139,8 @@ static void set_owner(struct libscols_line *line, const struct page_view *v)
 	set_cell(line, COLUMN_OWNER, text ? text : "?");
 }
 
-static void set_row(struct libscols_line *line, const struct page_view *v)
+static void set_row(struct libscols_line *line, const struct page_view *v,
+		    const struct jobs_look *look)
 {
 	const struct page_progress *p = &v->progress;
 	char text[64], left[SIZE_TEXT];
@@ -147,16 +152,16 @@ static void set_row(struct libscols_line *line, const struct page_view *v)
 	snprintf(text, sizeof(text), "%.0f %%",
 		 p->total ? (double)p->done * 100 / (double)p->total : 0.0);
 	set_cell(line, COLUMN_PERCENT, text);
-	set_size(line, COLUMN_TOTAL, p->total, "");
+	set_size(line, COLUMN_TOTAL, p->total, look, "");
 	if (rate_now(v))
-		set_size(line, COLUMN_RATE, p->rate, "/s");
+		set_size(line, COLUMN_RATE, p->rate, look, "/s");
 	if (time_left(v, &seconds))
 		set_cell(line, COLUMN_LEFT, time_format(seconds, left));
-	set_size(line, COLUMN_COPIED, p->copied, "");
-	set_size(line, COLUMN_COMPRESSED, p->compressed, "");
-	set_size(line, COLUMN_REFLINKED, p->reflinked, "");
-	set_size(line, COLUMN_ZEROED, p->zeroed, "");
-	set_size(line, COLUMN_SKIPPED, p->skipped, "");
+	set_size(line, COLUMN_COPIED, p->copied, look, "");
+	set_size(line, COLUMN_COMPRESSED, p->compressed, look, "");
+	set_size(line, COLUMN_REFLINKED, p->reflinked, look, "");
+	set_size(line, COLUMN_ZEROED, p->zeroed, look, "");
+	set_size(line, COLUMN_SKIPPED, p->skipped, look, "");
 	snprintf(text, sizeof(text), "%d", (int)v->worker_pid);
 	set_cell(line, COLUMN_PID, text);
 	set_owner(line, v);
@@ -177,7 +182,8 @@ static size_t longest_line(const char *text)
 }
 
 /* NULL: out of memory. */
-static struct libscols_table *make_table(const struct page_view *views, size_t count)
+static struct libscols_table *make_table(const struct page_view *views, size_t count,
+					 const struct jobs_look *look)
 {
 	struct libscols_table *table = scols_new_table();
 	bool holders = false;
@@ -186,6 +192,7 @@ static struct libscols_table *make_table(const struct page_view *views, size_t c
 		return NULL;
 	/* nothing is cut to the width of a window */
 	scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
+	scols_table_enable_noheadings(table, !look->headings);
 	for (int i = 0; i < COLUMNS; i++)
 		if (!scols_table_new_column(table, columns[i].name, 0,
 					    columns[i].flags)) {
@@ -196,7 +203,7 @@ static struct libscols_table *make_table(const struct page_view *views, size_t c
 		struct libscols_line *line = scols_table_new_line(table, NULL);
 
 		if (line)
-			set_row(line, &views[i]);
+			set_row(line, &views[i], look);
 		else
 			common_lacks_memory();
 		holders |= views[i].owner_kind != PAGE_OFFLINE;
@@ -222,7 +229,7 @@ static char *print_table(struct libscols_table *table)
 	return out;
 }
 
-char *jobs_table(const struct page_view *views, size_t count, size_t width)
+char *jobs_table(const struct page_view *views, size_t count, struct jobs_look look)
 {
 	struct libscols_table *table;
 	char *out;
@@ -230,12 +237,12 @@ char *jobs_table(const struct page_view *views, size_t count, size_t width)
 	/* as QEMU's "info block-jobs" */
 	if (!count)
 		return strdup("No active jobs\n");
-	table = make_table(views, count);
+	table = make_table(views, count, &look);
 	if (!table)
 		return NULL;
 	out = print_table(table);
 	for (size_t i = 0; i < sizeof(dispensable) / sizeof(*dispensable); i++) {
-		if (!out || !width || longest_line(out) <= width)
+		if (!out || !look.width || longest_line(out) <= look.width)
 			break;
 		scols_column_set_flags(scols_table_get_column(table, dispensable[i]),
 				       SCOLS_FL_HIDDEN);

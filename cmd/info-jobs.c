@@ -73,7 +73,10 @@ static int look(const struct info_jobs_options *o, char **out)
 	if (err)
 		return err;
 	*out = o->json ? jobs_json(views, count, o->watch_seconds > 0)
-		       : jobs_table(views, count, window_columns());
+		       : jobs_table(views, count,
+				    (struct jobs_look){.bytes = o->bytes,
+						       .headings = o->headings,
+						       .width = window_columns()});
 	return *out ? 0 : fail(ENOMEM, "no memory for the table");
 }
 

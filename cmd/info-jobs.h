@@ -8,6 +8,7 @@
 
 struct info_jobs_options {
 	bool json, quiet;
+	bool bytes, headings; /* of the table: plain numbers, a first line of names */
 	double watch_seconds; /* 0: look once */
 	char **images; /* only those of these images; by inode */
 	size_t n_images; /* 0: all */

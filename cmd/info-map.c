@@ -151,7 +151,7 @@ static int walk(struct map *m, struct chain_walk *w, uint64_t size)
 	return 0;
 }
 
-int info_map(const struct info *i, bool json)
+int info_map(const struct info *i, bool json, bool headings)
 {
 	struct map m = {.info = i, .json = json};
 	struct chain_walk w;
@@ -160,7 +160,7 @@ int info_map(const struct info *i, bool json)
 	if (!err) {
 		if (json)
 			putchar('[');
-		else
+		else if (headings)
 			printf("%15s %15s %5s %-10s %15s %s\n", "START", "LENGTH",
 			       "DEPTH", "KIND", "OFFSET", "FILE");
 		err = walk(&m, &w, i->layers[0].link->image->size);

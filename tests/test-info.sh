@@ -55,6 +55,9 @@ testMap()
 	assertEquals '' "$(cat "$WORK/differs")"
 	assert_status 0 chain-info --map D.qcow2
 	assert_out '^ +START +LENGTH +DEPTH +KIND +OFFSET +FILE'
+	tail -n +2 "$WORK/out" >lines
+	assert_status 0 chain-info --map -b -n D.qcow2
+	assertEquals "$(cat lines)" "$(cat "$WORK/out")"
 }
 
 testMapShortAndCompressed()

@@ -51,6 +51,10 @@ testFields()
 	assert_out D.qcow2
 	assert_status 0 chain-info --jobs D.qcow2
 	assert_out D.qcow2
+	assert_status 0 chain-info --jobs -b -n D.qcow2
+	assertEquals "no headings: $(cat "$WORK/out")" 1 "$(wc -l <"$WORK/out")"
+	assert_out '^stream +running +[0-9]+ % +[0-9]{8} '
+	assert_no_out '[0-9] [KMG]?i?B|B/s'
 	assert_status 0 chain-info --jobs A.qcow2
 	assert_no_out D.qcow2
 	jobs_json

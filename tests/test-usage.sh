@@ -68,6 +68,20 @@ testWrongArguments()
 		chain-info --watch=x
 		chain-info --watch=0
 		chain-info -o NAME D.qcow2
+		chain-info --jobs -o NAME
+		chain-info --jobs -o IMAGE D.qcow2
+		chain-info --watch -o IMAGE
+		chain-info --map -o IMAGE D.qcow2
+		chain-info --check -o IMAGE D.qcow2
+		chain-info --dot -o IMAGE D.qcow2
+		chain-info --check -b D.qcow2
+		chain-info --dot -n D.qcow2
+		chain-info --json -b D.qcow2
+		chain-info --json -n D.qcow2
+		chain-info --json --map -n D.qcow2
+		chain-info --json --jobs -b
+		chain-stream --pause --json D.qcow2
+		chain-stream --set-rate=1M --json D.qcow2
 	END
 	assert_status 64 chain-snapshot '' E.qcow2
 	assert_err 'IMAGE is empty'

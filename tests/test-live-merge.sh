@@ -237,6 +237,7 @@ testOneAtATime()
 	until_true 5 chain-stream --pause D.qcow2
 	assert_status 75 chain-stream -q D.qcow2
 	assert_one_error
+	assert_err "D.qcow2: chain-stream \(process $PID\) merges it, .* wait .*--jobs .*--cancel"
 	assert_status 0 chain-stream --resume D.qcow2
 	assert_status 0 chain-stream --set-rate=0 D.qcow2
 	finish

@@ -162,6 +162,7 @@ testControl()
 	# through another socket, too
 	assert_status 75 chain-stream --qmp="$QMP2" D.qcow2
 	assert_one_error
+	assert_err "D.qcow2: chain-stream \(process $PID\) merges it, .* wait .*--cancel"
 	assert_status 0 chain-stream --pause D.qcow2
 	job_is paused
 	assert_status 0 chain-stream --resume D.qcow2

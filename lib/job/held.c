@@ -46,6 +46,20 @@ static char *base_path(const struct merge_options *o)
 	return path;
 }
 
+int held_busy(dev_t dev, ino_t ino)
+{
+	CLEANUP_FREE char *why = fail_take();
+	struct page_view v;
+
+	if (page_find(dev, ino, &v) == 0 && v.is_merge && v.worker_alive)
+		return fail(EAGAIN,
+			    "%s (process %d) merges it, and this has to wait until that "
+			    "ends; chain-info --jobs shows how far it is, and "
+			    "chain-stream --cancel ends it at once",
+			    v.worker_program, (int)v.worker_pid);
+	return fail(EAGAIN, "%s; try again later", why ? why : "in use");
+}
+
 static int connect_to(const struct merge_options *o, struct held *h)
 {
 	CLEANUP_FREE char *image = realpath(o->image, NULL), *base = base_path(o);
@@ -55,8 +69,9 @@ static int connect_to(const struct merge_options *o, struct held *h)
 		.base = base ? base : "",
 		.speed = o->rate,
 	};
+	int err = mailbox_connect(&h->mailbox, h->dev, h->ino, &job);
 
-	return mailbox_connect(&h->mailbox, h->dev, h->ino, &job);
+	return err == -EAGAIN ? held_busy(h->dev, h->ino) : err;
 }
 
 static int refuse_unsafe(const struct page_view *v)

@@ -36,6 +36,11 @@ struct held {
  * sentence says by whom. -EINTR: *o->stop.
  */
 int held_find(const struct merge_options *o, struct held *h);
+/*
+ * Somebody has the page of this inode, which this thread's sentence says: -EAGAIN, with what to
+ * do, and if it is a merge whose.
+ */
+int held_busy(dev_t dev, ino_t ino);
 /* Let go of the page, and with it of all leases. NULL mailbox: nothing. */
 void held_release(struct held *h);
 

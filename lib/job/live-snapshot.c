@@ -10,7 +10,6 @@
 #include "base/fail.h"
 #include "job/held.h"
 #include "job/patience.h"
-#include "page/reader.h"
 
 /* A holder that was there a moment ago and cannot be found any more: look again. */
 #define TRIES 5
@@ -110,21 +109,6 @@ static int through_holder(struct live *l, struct snapshot_result *r)
 	return err;
 }
 
-/* Whoever has byte 1 of the page: a merge says so there. */
-static int busy(const struct live *l)
-{
-	struct page_view v;
-	CLEANUP_FREE char *why = fail_take();
-
-	if (page_find(l->held.dev, l->held.ino, &v) == 0 && v.is_merge && v.worker_alive)
-		return fail(EAGAIN,
-			    "%s (process %d) merges it, and a snapshot has to wait until "
-			    "that has ended; chain-stream --cancel ends it at once",
-			    v.worker_program, (int)v.worker_pid);
-	fail_clear();
-	return fail(EAGAIN, "%s; try again later", why ? why : "in use");
-}
-
 /* Connected, or at rest (no mailbox). */
 static int find_holder(struct live *l)
 {
@@ -145,7 +129,7 @@ static int find_holder(struct live *l)
 			return err;
 		err = mailbox_connect(&h->mailbox, h->dev, h->ino, NULL);
 		if (err == -EAGAIN)
-			err = busy(l);
+			err = held_busy(h->dev, h->ino);
 		if (err != -ENXIO || i == TRIES)
 			return err ? fail_in(err, l->o->image) : 0;
 		nanosleep(&pause, NULL);

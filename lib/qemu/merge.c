@@ -12,6 +12,7 @@
 #include "base/size.h"
 #include "chain/name.h"
 #include "image/room.h"
+#include "job/held.h"
 #include "page/reader.h"
 #include "qemu/stream.h"
 
@@ -58,9 +59,11 @@ static int check_page(const struct held *h)
 	}
 	if (!v.owner_alive)
 		return 0;
-	if (v.worker_alive)
-		return fail(EAGAIN, "%s (process %d) is at it; try again later",
-			    v.worker_program, (int)v.worker_pid);
+	if (v.worker_alive) {
+		fail(EAGAIN, "%s (process %d) works on it", v.worker_program,
+		     (int)v.worker_pid);
+		return held_busy(h->dev, h->ino);
+	}
 	return fail(EAGAIN, "%s (process %d) has it; try again later", v.owner_program,
 		    (int)v.owner_pid);
 }
@@ -229,7 +232,7 @@ static int publish(struct stream *s)
 	int err = page_publish(&s->m.progress.page, s->m.held.dev, s->m.held.ino, &job);
 
 	if (err == -EAGAIN)
-		return err;
+		return fail_in(held_busy(s->m.held.dev, s->m.held.ino), s->options.image);
 	if (err && !s->m.result->warning)
 		s->m.result->warning = fail_take();
 	fail_clear();

@@ -79,7 +79,7 @@ testMissing()
 	mv A.qcow2 away
 	assert_status 66 chain-info D.qcow2
 	assert_one_error
-	assert_err 'A.qcow2: .*B.qcow2'
+	assert_err 'A.qcow2: .*\(backing file of B.qcow2\); if it was moved, chain-rebase -u '
 	assert_out '`-A.qcow2 .*missing'
 	assert_status 66 chain-info --json D.qcow2
 	assertEquals '["D.qcow2","C.qcow2","B.qcow2","A.qcow2"]' "$(jq -c '[.[].filename]' "$WORK/out")"
@@ -148,6 +148,7 @@ testDataFileMissing()
 	over b a
 	rm a.raw
 	assert_status 66 chain-info --json b
+	assertFalse "a moved data file is no rebase" "grep -q chain-rebase '$WORK/err'"
 	assertEquals '[null,"missing"]' "$(jq -c '[.[].state]' "$WORK/out")"
 	assertEquals '"a.raw"' "$(jq '.[1]."format-specific".data."data-file"' "$WORK/out")"
 	assert_status 66 chain-info -v b

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
@@ -167,6 +168,12 @@ static bool has_backing(const struct image *img)
 	return img->format == IMAGE_QCOW2 && img->header.backing_name[0];
 }
 
+/* A layer that is missing itself, and not its data file, may have another name now. */
+static bool is_gone(const struct chain_link *link)
+{
+	return link->error == -ENOENT && access(link->path, F_OK) < 0 && errno == ENOENT;
+}
+
 /* Keep the error in the link, and make the thread's sentence name the file. */
 static int broken(struct chain *c, int err)
 {
@@ -184,7 +191,12 @@ static int broken(struct chain *c, int err)
 		link->why = strdup(strerror(-err));
 	if (!link->why)
 		return no_memory();
-	if (c->count > 1)
+	if (c->count > 1 && is_gone(link))
+		fail(-err,
+		     "%s (backing file of %s); if it was moved, chain-rebase -u tells %s "
+		     "its new place",
+		     link->why, link[-1].path, link[-1].path);
+	else if (c->count > 1)
 		fail(-err, "%s (backing file of %s)", link->why, link[-1].path);
 	else
 		fail(-err, "%s", link->why);

@@ -39,6 +39,28 @@ testPrintMerged()
 	assert_merged D.qcow2 "$HASH" X.qcow2
 }
 
+# The image itself, by whatever name, and one above it: each for what it is
+testToItself()
+{
+	local how
+
+	make_chain
+	over E.qcow2 D.qcow2
+	ln -s D.qcow2 link
+	freeze D.qcow2
+	for how in "" "-u -F qcow2"; do
+		# shellcheck disable=SC2086
+		assert_status 64 chain-rebase $how -b link D.qcow2
+		assert_one_error
+		assert_err 'cannot be its own base'
+		# shellcheck disable=SC2086
+		assert_status 64 chain-rebase $how -b E.qcow2 D.qcow2
+		assert_one_error
+		assert_err 'run in a circle'
+	done
+	assert_frozen
+}
+
 # Another image altogether: what differs is copied, what is equal is not.
 testToStranger()
 {

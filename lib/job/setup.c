@@ -121,7 +121,11 @@ static int open_new_chain(struct setup *s)
 	if (!format)
 		warn(s->result, o->base,
 		     "its format was found by looking at it; give it with -F");
-	for (depth = 0; depth < s->new_chain->count; depth++)
+	if (image_same_file(s->new_chain->links[0].image, active(s)))
+		return fail_in(fail(EINVAL, "cannot be its own base; name another image, "
+					    "or '' for none"),
+			       o->base);
+	for (depth = 1; depth < s->new_chain->count; depth++)
 		if (image_same_file(s->new_chain->links[depth].image, active(s)))
 			return fail_in(fail(EINVAL,
 					    "is in the backing chain of the new base; "

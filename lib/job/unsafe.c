@@ -59,9 +59,12 @@ static int check_circle(const struct image *img, const struct merge_options *o)
 	chain_open(&c, o->base, o->base_format, CHAIN_LENIENT);
 	for (size_t i = 0; c && i < c->count; i++)
 		if (c->links[i].image && image_same_file(c->links[i].image, img))
-			err = fail(EINVAL, "is in the backing chain of the new base; the "
-					   "chain would "
-					   "run in a circle");
+			err = fail(
+				EINVAL,
+				i ? "is in the backing chain of the new base; the "
+				    "chain would run in a circle"
+				  : "cannot be its own base; name another image, or '' "
+				    "for none");
 	chain_close(c);
 	return err;
 }

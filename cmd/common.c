@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/escape.h"
+#include "base/fail.h"
 #include "base/size.h"
 #include "status.h"
 
@@ -36,6 +37,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct common_options *o = state->input;
 
 	switch (key) {
+	case ARGP_KEY_INIT:
+		/* an error is one line, and getopt has written it: no "Try ... --help" */
+		state->err_stream = NULL;
+		return 0;
 	case 'q':
 		o->quiet = true;
 		return 0;
@@ -160,15 +165,20 @@ static void *json_memory(size_t bytes)
 int common_begin(const char *program, const struct argp *argp, int argc, char **argv,
 		 void *args)
 {
+	error_t err;
+
 	name_of_program = program;
 	occupy_standard();
-	argp_err_exit_status = STATUS_USAGE;
 	argp_program_version_hook = version;
 	catch_signals();
 	raise_files();
 	json_set_alloc_funcs(json_memory, free);
 	atexit(at_exit);
-	return -argp_parse(argp, argc, argv, 0, NULL, args);
+	err = argp_parse(argp, argc, argv, 0, NULL, args);
+	/* an option that there is not, or without its value */
+	if (err == EINVAL && !*fail_sentence())
+		exit(common_end(program, STATUS_USAGE));
+	return -err;
 }
 
 int common_end(const char *program, int status)

@@ -8,7 +8,7 @@
 
 testCommonOptions()
 {
-	local p
+	local p o
 
 	for p in chain-info chain-snapshot chain-stream chain-rebase; do
 		assert_status 0 $p --help
@@ -21,6 +21,11 @@ testCommonOptions()
 			"grep -q -- --json '$WORK/out' && grep -q -- -q, '$WORK/out' && grep -q -- -v, '$WORK/out'"
 		assert_status 64 $p --nonsense
 		assert_err "^$p: .*--nonsense"
+		assert_one_error
+		for o in -Z --quiet=1 --opt= --=; do
+			assert_status 64 $p $o D.qcow2
+			assert_one_error
+		done
 	done
 	chain-info --help >/dev/full 2>/dev/null
 	assertEquals "a failed write" 74 $?
@@ -40,6 +45,8 @@ testWrongArguments()
 		chain-stream -b A.qcow2 --depth=2 D.qcow2
 		chain-stream --depth=0 D.qcow2
 		chain-stream --depth=x D.qcow2
+		chain-stream D.qcow2 --depth
+		chain-stream --rate
 		chain-stream --depth=-1 D.qcow2
 		chain-stream D.qcow2 C.qcow2
 		chain-stream --rate=fast D.qcow2

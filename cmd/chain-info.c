@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/escape.h"
 #include "base/cleanup.h"
@@ -36,6 +37,7 @@ struct args {
 	enum mode mode;
 	bool bytes, no_headings;
 	double watch_seconds; /* 0: once */
+	const char *stray; /* what follows a --watch without = and looks like SECONDS */
 	const char *columns; /* of -o; NULL */
 	char **images;
 	size_t n_images;
@@ -103,6 +105,17 @@ static error_t check_look(const struct args *args)
 	return 0;
 }
 
+/* "--watch 5": getopt takes a value that may be left out behind an = only. */
+static const char *find_stray(const struct argp_state *state)
+{
+	const char *next = state->next < state->argc ? state->argv[state->next] : "";
+	uint64_t ms;
+	bool stray = *next && time_parse(next, &ms) == 0;
+
+	fail_clear();
+	return stray ? next : NULL;
+}
+
 static error_t check(const struct args *args)
 {
 	if (!args->n_images && args->mode != SHOW_JOBS)
@@ -112,6 +125,12 @@ static error_t check(const struct args *args)
 	for (size_t i = 0; i < args->n_images; i++) {
 		if (!*args->images[i])
 			return -fail(EINVAL, "IMAGE is empty; give the path of an image");
+		if (args->images[i] == args->stray && access(args->stray, F_OK) < 0)
+			return -fail(
+				ENOENT,
+				"%s: there is no such image; SECONDS stand behind a =, "
+				"as in --watch=%s",
+				args->stray, args->stray);
 	}
 	return check_look(args);
 }
@@ -149,6 +168,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_DOT:
 		return set_mode(args, SHOW_DOT);
 	case KEY_WATCH:
+		if (!arg)
+			args->stray = find_stray(state);
 		return parse_watch(args, arg);
 	case KEY_JOBS:
 		return set_mode(args, SHOW_JOBS);

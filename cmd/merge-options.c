@@ -151,6 +151,22 @@ static error_t parse_option(struct merge_args *args, int key, char *arg)
 	}
 }
 
+/* "--wait-lock 5s": getopt takes a value that may be left out behind an = only. */
+static void note_stray(struct merge_args *args, int key, const struct argp_state *state)
+{
+	const char *next = state->next < state->argc ? state->argv[state->next] : "";
+	uint64_t ms;
+
+	if (key == KEY_WAIT_LOCK && *next && time_parse(next, &ms) == 0)
+		args->bare = "--wait-lock";
+	else if (key == KEY_PRINT_MERGED && strcmp(next, "0") == 0)
+		args->bare = "--print-merged";
+	else
+		next = args->stray;
+	args->stray = next;
+	fail_clear();
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct merge_args *args = state->input;
@@ -161,6 +177,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	}
 	err = parse_option(args, key, arg);
+	if (!err && !arg)
+		note_stray(args, key, state);
 	if (!err && key != KEY_QMP)
 		args->tuned = true;
 	return err;
@@ -175,6 +193,12 @@ error_t merge_take_image(struct merge_args *args, const char *arg)
 {
 	if (!*arg)
 		return -fail(EINVAL, "IMAGE is empty; give the path of an image");
+	if (args->merge.image && (arg == args->stray || args->merge.image == args->stray))
+		return -fail(
+			EINVAL,
+			"%s: the value of %s stands behind a =, as in %s=%s, and not "
+			"behind a blank",
+			args->stray, args->bare, args->bare, args->stray);
 	if (args->merge.image)
 		return -fail(EINVAL, "%s: one IMAGE at a time; there is already %s", arg,
 			     args->merge.image);

@@ -108,6 +108,30 @@ testWrongArguments()
 	assert_frozen
 }
 
+# A value that may be left out stands behind a =; who writes a blank is told.
+testOptionalValues()
+{
+	local args
+
+	make_chain
+	while read -r args; do
+		# shellcheck disable=SC2086
+		assert_status 64 $args
+		assert_one_error
+		assert_err 'stands behind a =, as in --(wait-lock=5s|print-merged=0), '
+	done <<-END
+		chain-stream --wait-lock 5s D.qcow2
+		chain-stream D.qcow2 --wait-lock 5s
+		chain-rebase -b A.qcow2 --wait-lock 5s -n D.qcow2
+		chain-stream --print-merged 0 D.qcow2
+	END
+	assert_status 64 chain-stream --wait-lock D.qcow2 C.qcow2
+	assert_err 'one IMAGE at a time'
+	assert_status 66 chain-info --watch 5 D.qcow2
+	assert_one_error
+	assert_err '5: .* --watch=5'
+}
+
 testControlWithoutMerge()
 {
 	make_chain

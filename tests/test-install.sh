@@ -100,20 +100,64 @@ testLibrary()
 	assertEquals 4 "$(./program D.qcow2)"
 }
 
+# offered WORD...: what bash would offer behind these, as it takes them apart
+offered()
+{
+	# shellcheck disable=SC2016
+	bash -c '. "$0/cmd/chain-tools.bash-completion"
+		compopt() { :; }
+		COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+		_chain_tools
+		[ ${#COMPREPLY[@]} = 0 ] || printf "%s\n" "${COMPREPLY[@]}"' "$TOP" "$@" | sort
+}
+
 # Each option of each program is offered.
 testCompletion()
 {
-	local p words
-	# shellcheck disable=SC1091
+	local p
+
 	for p in chain-info chain-snapshot chain-stream chain-rebase; do
-		words=$(bash -c ". '$TOP/cmd/chain-tools.bash-completion'
-			compopt() { :; }
-			COMP_WORDS=($p --) COMP_CWORD=1
-			_chain_tools 2>/dev/null
-			printf '%s\n' \"\${COMPREPLY[@]}\"" | sed 's/=$//' | sort -u)
 		run $p --help
 		assertEquals "$p" "$(grep -oE '^ +(-., +)?--[a-z-]+' "$WORK/out" |
-			grep -oE -- '--[a-z-]+' | sort -u)" "$words"
+			grep -oE -- '--[a-z-]+' | sort -u)" "$(offered $p -- | sed 's/=$//')"
+		assertEquals "$p, short ones" "$(grep -oE '^ +-., ' "$WORK/out" |
+			grep -oE -- '-.' | sort -u)" "$(offered $p - | grep -xE -- '-.')"
+	done
+}
+
+# And what an option may have for a value; file names only where it is one.
+testCompletionOfValues()
+{
+	local words
+
+	new D.qcow2 1M
+	chain-info -o help | cut -d ' ' -f 1 | sort >columns
+	assertEquals "$(cat columns)" "$(offered chain-info -o '')"
+	assertEquals "$(cat columns)" "$(offered chain-info --columns =)"
+	assertEquals "OWN OWNER" "$(offered chain-info --columns = OWN | xargs)"
+	assertEquals "+IMAGE,OWN +IMAGE,OWNER" "$(offered chain-info -o +IMAGE,OW | xargs)"
+	chain-snapshot -o help | sed 's/ .*/=/' | sort >options
+	assertEquals "$(cat options)" "$(offered chain-snapshot -o '')"
+	assertEquals "$(cat options)" "$(offered chain-snapshot --options =)"
+	assertEquals "0.10 1.1 v2 v3" "$(offered chain-snapshot --options = compat = | xargs)"
+	assertEquals "zlib zstd" "$(offered chain-snapshot -o compression_type = z | xargs)"
+	assertEquals "4k,compat= 4k,compression_type=" \
+		"$(offered chain-snapshot -o cluster_size = 4k,com | xargs)"
+	assertEquals "v2 v3" "$(offered chain-snapshot -o cluster_size = 4k,compat = v | xargs)"
+	assertEquals 0 "$(offered chain-stream --print-merged =)"
+	assertEquals "qcow2 raw" "$(offered chain-rebase -F '' | xargs)"
+	for words in --rate --set-rate --time-limit --wait-lock --depth --jobs; do
+		assertEquals "$words=" "" "$(offered chain-stream $words =)"
+		assertEquals "$words=5" "" "$(offered chain-stream $words = 5)"
+	done
+	for words in "chain-info --watch = " "chain-stream -j"; do
+		# shellcheck disable=SC2086
+		assertEquals "$words" "" "$(offered $words '')"
+	done
+	for words in "chain-stream" "chain-stream --base =" "chain-stream -b" "chain-info -b" \
+		"chain-stream --wait-lock" "chain-stream --print-merged" "chain-rebase --qmp ="; do
+		# shellcheck disable=SC2086
+		assertEquals "$words" D.qcow2 "$(offered $words D)"
 	done
 }
 

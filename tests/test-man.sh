@@ -57,6 +57,35 @@ testOptions()
 	done
 }
 
+# A command that is to be pasted stands on one line of a terminal, as it was written.
+testExamples()
+{
+	local p
+
+	need mandoc || return 0
+	for p in "$TOP"/man/*.[17]; do
+		mandoc -T ascii -O width=78 "$p" | col -bx >narrow
+		assertEquals "${p##*/}: wider than a terminal" "" "$(awk 'length > 80' narrow)"
+		sed -n 's/^\.Dl //p' "$p" | sed 's/\\-/-/g; s/\\&//g' >commands
+		assertEquals "${p##*/}: on two lines" "" "$(while IFS= read -r line; do
+			[[ $line = *"Ns"* ]] || grep -qF -- "$line" narrow || echo "$line"
+		done <commands)"
+	done
+}
+
+# What every page that has it says of the environment
+testEnvironment()
+{
+	local p
+
+	for p in chain-snapshot.1 chain-stream.1 chain-rebase.1 chain-tools.7; do
+		assertTrue "$p: CHAIN_QMP" "grep -q '^\.It Ev CHAIN_QMP' '$TOP/man/$p'"
+	done
+	for p in chain-info.1 chain-stream.1 chain-rebase.1 chain-tools.7 chain-page.7; do
+		assertTrue "$p: CHAIN_RUNTIME_DIR" "grep -q 'Ev CHAIN_RUNTIME_DIR' '$TOP/man/$p'"
+	done
+}
+
 # The parameters that the plugin names are in its page.
 testParameters()
 {

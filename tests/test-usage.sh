@@ -132,6 +132,14 @@ testOptionalValues()
 	assert_err '5: .* --watch=5'
 }
 
+# As with --set-rate: 0 is no limit, and no rate at which nothing would be copied.
+testRateOfNothing()
+{
+	make_chain
+	assert_status 0 chain-stream -q --rate=0 -b A.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" A.qcow2
+}
+
 testControlWithoutMerge()
 {
 	make_chain

@@ -118,7 +118,7 @@ static char *flags_text(const struct info_layer *l, bool bytes)
 		return NULL;
 	if (info_broken(l))
 		add(f, "%s", info_broken(l));
-	if (l->held)
+	if (l->in_use)
 		add(f, "in-use");
 	if (h)
 		header_flags(f, h);

@@ -74,7 +74,7 @@ static void print_box(const struct info_layer *l)
 	if (broken)
 		printf("\\n%s", broken);
 	printf("\"%s", broken ? ", style=\"rounded,dashed\", color=red" : "");
-	printf("%s];\n", l->held ? ", penwidth=2" : "");
+	printf("%s];\n", l->in_use ? ", penwidth=2" : "");
 }
 
 int info_dot(const struct info *i)

@@ -154,7 +154,7 @@ static void add_ours(json_t *object, const struct info_layer *l)
 	set_integer(object, "depth", l->depth);
 	if (l->has_data_disk)
 		set_integer(object, "data-file-actual-size", l->data_disk);
-	set_bool(object, "in-use", l->held);
+	set_bool(object, "in-use", l->in_use);
 	if (l->owner)
 		info_owner_json(l->owner, object);
 	if (l->link->probed && l->depth > 0)

@@ -13,6 +13,7 @@
 #include "base/size.h"
 #include "chain/walk.h"
 #include "image/cache.h"
+#include "image/lock-files.h"
 #include "image/map.h"
 #include "info-owner.h"
 
@@ -138,16 +139,39 @@ static int find_disk(struct info_layer *l)
 	return 0;
 }
 
+static bool is_listed(const struct info_layer *l, pid_t pid)
+{
+	for (int i = 0; i < l->n_holders; i++)
+		if (l->holders[i].pid == pid)
+			return true;
+	return false;
+}
+
+/* Who has the external data file, and not the image. */
+static void add_data_holders(struct info_layer *l)
+{
+	const struct image *img = l->link->image;
+	struct lock_holder found[HOLDERS_MAX];
+	struct stat st;
+	int n = 0;
+
+	if (img->data_fd != img->fd && fstat(img->data_fd, &st) == 0)
+		n = lock_holders(st.st_dev, st.st_ino, found, HOLDERS_MAX);
+	for (int i = 0; i < n && l->n_holders < HOLDERS_MAX; i++)
+		if (!is_listed(l, found[i].pid))
+			l->holders[l->n_holders++] = found[i];
+}
+
 /* One by one: a /proc scan each, for what was asked for by name. */
 static int find_holders(struct info_layer *l)
 {
 	const struct image *img = l->link->image;
-	struct lock_holder *found = calloc(HOLDERS_MAX, sizeof(*found));
 
-	if (!found)
+	l->holders = calloc(HOLDERS_MAX, sizeof(*l->holders));
+	if (!l->holders)
 		return no_memory();
-	l->holders = found;
-	l->n_holders = lock_holders(img->dev, img->ino, found, HOLDERS_MAX);
+	l->n_holders = lock_holders(img->dev, img->ino, l->holders, HOLDERS_MAX);
+	add_data_holders(l);
 	l->has_holders = true;
 	return 0;
 }
@@ -347,8 +371,11 @@ static int fill_layer(struct info_layer *l, unsigned wanted)
 	err = find_disk(l);
 	if (err)
 		return err;
+	/* a file system without locks */
 	if (lock_is_held(l->link->image->fd, &l->held) != 0)
-		l->held = false; /* a file system without locks */
+		l->held = false;
+	if (image_is_held(l->link->image, &l->in_use) != 0)
+		l->in_use = l->held;
 	if (l->held)
 		l->owner = info_owner_find(l->link->image->dev, l->link->image->ino);
 	return wanted & INFO_HOLDERS ? find_holders(l) : 0;

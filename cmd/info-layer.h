@@ -29,6 +29,7 @@ struct info_layer {
 	bool has_data_disk;
 	uint64_t data_disk; /* ... of the external data file */
 	bool held; /* somebody else has it open for writing */
+	bool in_use; /* ... or its external data file */
 	struct page_view *owner; /* who that is, if he has a page; NULL */
 	bool has_own, has_visible, has_holders;
 	uint64_t own; /* guest bytes with data of its own */

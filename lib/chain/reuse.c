@@ -14,7 +14,7 @@
 #include "base/size.h"
 #include "chain/name.h"
 #include "image/check.h"
-#include "image/lock.h"
+#include "image/lock-files.h"
 #include "image/map.h"
 #include "image/rehead.h"
 
@@ -145,7 +145,9 @@ int reuse_overlay(const char *overlay, const struct chain *chain, const char *st
 		err = image_open(&img, overlay, IMAGE_QCOW2, IMAGE_WRITE, 0);
 	if (err)
 		return err;
-	err = check_image(img, chain);
+	err = image_lock_data(img, LOCK_WRITER, 0, NULL);
+	if (!err)
+		err = check_image(img, chain);
 	if (!err)
 		err = change_header(img, string, format);
 	if (!err)

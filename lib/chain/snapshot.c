@@ -22,7 +22,7 @@
 #include "chain/name.h"
 #include "chain/newfile.h"
 #include "chain/reuse.h"
-#include "image/lock.h"
+#include "image/lock-files.h"
 
 /* qemu-img create without -o */
 static const struct image_options defaults = {
@@ -225,6 +225,9 @@ static int open_image(struct making *m)
 		return fail_in(fail(EUCLEAN, "the image is marked corrupt; repair it "
 					     "with qemu-img check -r all"),
 			       m->o->image);
+	err = image_lock_data(img, LOCK_LAYER, 0, m->o->stop);
+	if (err)
+		return fail_in(err, m->o->image);
 	m->format = img->format == IMAGE_QCOW2 ? "qcow2" : "raw";
 	return doubt_format(m);
 }

@@ -11,7 +11,7 @@
 #include "base/fail.h"
 #include "chain/name.h"
 #include "holder/session.h"
-#include "image/lock.h"
+#include "image/lock-files.h"
 #include "image/rehead.h"
 
 struct finish {
@@ -65,7 +65,7 @@ static int open_fresh(struct finish *f)
 	for (size_t i = 0; !err && i < f->fresh->count && same; i++) {
 		struct image *img = f->fresh->links[i].image;
 
-		err = lock_take(img->fd, LOCK_LAYER, 0, NULL);
+		err = image_lock(img, LOCK_LAYER, 0, NULL);
 		if (!err)
 			err = image_is_unchanged(img, &same);
 		if (!err && image_same_file(img, f->h->chain->links[0].image))

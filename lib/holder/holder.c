@@ -13,7 +13,7 @@
 #include "holder/session.h"
 #include "holder/state.h"
 #include "image/check.h"
-#include "image/lock.h"
+#include "image/lock-files.h"
 #include "image/rehead.h"
 #include "page/reader.h"
 
@@ -43,8 +43,8 @@ static int lock_all(const struct holder *h, bool *same)
 		struct image *img = c->links[i].image;
 		bool writer = !i && !h->options.readonly;
 
-		err = lock_take(img->fd, writer ? LOCK_WRITER : LOCK_LAYER,
-				writer && has_fenced_worker(img) ? FENCED_MS : 0, NULL);
+		err = image_lock(img, writer ? LOCK_WRITER : LOCK_LAYER,
+				 writer && has_fenced_worker(img) ? FENCED_MS : 0, NULL);
 		if (!err)
 			err = image_is_unchanged(img, same);
 		if (err)

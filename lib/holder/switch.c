@@ -16,7 +16,7 @@
 #include "chain/name.h"
 #include "holder/session.h"
 #include "image/check.h"
-#include "image/lock.h"
+#include "image/lock-files.h"
 #include "image/map.h"
 
 struct swap {
@@ -90,7 +90,7 @@ static int open_overlay(struct swap *s, const struct mail_switch *m)
 	if (!err)
 		err = check_overlay(h, l->image, m);
 	if (!err)
-		err = lock_take(l->image->fd, LOCK_WRITER, 0, NULL);
+		err = image_lock(l->image, LOCK_WRITER, 0, NULL);
 	if (!err)
 		err = image_is_unchanged(l->image, &same);
 	if (!err && !same)
@@ -216,7 +216,7 @@ int session_switch(struct holder *h, const struct mail_request *rq,
 	active_release(old);
 	free(old);
 	/* It is a layer from now on. */
-	if (lock_take(below->fd, LOCK_LAYER, 0, NULL) < 0)
+	if (image_lock(below, LOCK_LAYER, 0, NULL) < 0)
 		fail_clear();
 	h->renamed = page_move(h->page, s.link.image->dev, s.link.image->ino) < 0;
 	fail_clear();

@@ -441,12 +441,25 @@ static int look_again(const struct image *img, unsigned flags, bool *same,
 	return 0;
 }
 
+/* The same file under its name, no longer and no shorter. */
+static bool data_file_is_unchanged(const struct image *img)
+{
+	struct stat there, ours;
+
+	if (!img->data_path)
+		return true;
+	if (stat(img->data_path, &there) < 0 || fstat(img->data_fd, &ours) < 0 ||
+	    there.st_dev != ours.st_dev || there.st_ino != ours.st_ino)
+		return false;
+	return !S_ISREG(ours.st_mode) || (uint64_t)ours.st_size == img->data_size;
+}
+
 int image_is_unchanged(struct image *img, bool *same)
 {
 	uint64_t length;
 	int err = look_again(img, 0, same, &length);
 
-	*same = *same && img->file_size == length;
+	*same = *same && img->file_size == length && data_file_is_unchanged(img);
 	return err;
 }
 

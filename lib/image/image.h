@@ -89,7 +89,8 @@ void image_close(struct image *img);
 
 /*
  * Was the file changed, or another put in its place, since it was opened? For those who
- * could take their lock only after the open: *same, by header, length and inode.
+ * could take their lock only after the open: *same, by header, length and inode, and by length
+ * and inode of the external data file.
  */
 int image_is_unchanged(struct image *img, bool *same);
 

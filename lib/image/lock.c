@@ -298,14 +298,16 @@ int lock_holders(dev_t dev, ino_t ino, struct lock_holder *out, int max)
 	return n;
 }
 
-/* Is it another descriptor of this process that holds the inode of fd? */
-static bool lock_is_own(int fd, const struct stat *st)
+bool lock_is_own(int fd)
 {
 	struct lock_set held = {0, 0};
 	char except[16];
+	struct stat st;
 
+	if (fstat(fd, &st) < 0)
+		return false;
 	snprintf(except, sizeof(except), "%d", fd);
-	lock_of_folder(AT_FDCWD, "/proc/self/fd", except, st->st_dev, st->st_ino, &held);
+	lock_of_folder(AT_FDCWD, "/proc/self/fd", except, st.st_dev, st.st_ino, &held);
 	return held.uses || held.denies;
 }
 
@@ -315,7 +317,7 @@ uint64_t lock_grace(int fd)
 	struct stat st;
 	int n;
 
-	if (fstat(fd, &st) < 0 || lock_is_own(fd, &st))
+	if (fstat(fd, &st) < 0 || lock_is_own(fd))
 		return 0;
 	n = lock_holders(st.st_dev, st.st_ino, who, HOLDERS);
 	for (int i = 0; i < n; i++) {

@@ -49,6 +49,9 @@ int lock_take_untested(int fd, enum lock_role role);
  */
 uint64_t lock_grace(int fd);
 
+/* Is it another descriptor of this process that holds the inode of fd? */
+bool lock_is_own(int fd);
+
 /* While a writer is there who has been killed, or cannot be seen: wait, so long. */
 void lock_await_killed(int fd);
 

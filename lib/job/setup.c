@@ -17,7 +17,7 @@
 #include "chain/name.h"
 #include "copy/mover.h"
 #include "image/check.h"
-#include "image/lock.h"
+#include "image/lock-files.h"
 #include "image/rehead.h"
 #include "qcow2/word.h"
 
@@ -54,7 +54,7 @@ static int lock_held(const struct setup *s, struct image *img)
 			       img->path);
 	if (s->options->dry_run || s->held->by_qemu)
 		return 0;
-	err = lock_take_untested(img->fd, LOCK_WRITER);
+	err = image_lock_untested(img, LOCK_WRITER);
 	return err ? fail_in(err, img->path) : 0;
 }
 
@@ -71,11 +71,11 @@ static int lock_one(const struct setup *s, struct image *img, enum lock_role rol
 		return 0;
 	/* A dry run locks nothing, so that it is in nobody's way; it only looks. */
 	if (o->dry_run)
-		err = lock_is_held(img->fd, &held);
+		err = image_is_held(img, &held);
 	if (!err && o->dry_run && held)
-		err = lock_take(img->fd, LOCK_LAYER, o->wait_lock_ms, o->stop);
+		err = image_lock(img, LOCK_LAYER, o->wait_lock_ms, o->stop);
 	if (!o->dry_run)
-		err = lock_take(img->fd, role, o->wait_lock_ms, o->stop);
+		err = image_lock(img, role, o->wait_lock_ms, o->stop);
 	return err ? fail_in(err, img->path) : 0;
 }
 

@@ -12,7 +12,7 @@
 #include "chain/foreign.h"
 #include "chain/name.h"
 #include "image/check.h"
-#include "image/lock.h"
+#include "image/lock-files.h"
 #include "image/rehead.h"
 #include "job/setup.h"
 
@@ -122,7 +122,7 @@ static int open_locked(const struct merge_options *o, struct image **out)
 				 0);
 		if (err || o->dry_run)
 			return err;
-		err = lock_take((*out)->fd, LOCK_WRITER, o->wait_lock_ms, o->stop);
+		err = image_lock(*out, LOCK_WRITER, o->wait_lock_ms, o->stop);
 		if (!err)
 			err = image_is_unchanged(*out, &same);
 		if (!err && same)

@@ -9,7 +9,7 @@
 
 #include "base/process.h"
 #include "base/size.h"
-#include "image/lock.h"
+#include "image/lock-files.h"
 
 /* A child that takes a role on the file and holds it until it is killed. */
 static pid_t hold(const char *path, enum lock_role role)
@@ -163,6 +163,66 @@ static void test_qemu(void)
 	close(fd);
 }
 
+static bool is_unchanged(struct image *img)
+{
+	bool same;
+
+	assert(image_is_unchanged(img, &same) == 0);
+	return same;
+}
+
+/* Both files have the bytes of the role; the sentence says which one others have. */
+static void test_data_file(void)
+{
+	struct image *img;
+	pid_t pid;
+	bool held;
+
+	assert(shell("qemu-img create -f qcow2 -o data_file=d i 1M") == 0);
+	img = open_image("i", IMAGE_WRITE);
+	pid = hold("d", LOCK_WRITER);
+	assert(image_is_held(img, &held) == 0 && held);
+	assert(lock_is_held(img->fd, &held) == 0 && !held);
+	assert(image_lock(img, LOCK_WRITER, 0, NULL) == -EAGAIN);
+	assert(strncmp(fail_sentence(), "d: in use by pid ", 17) == 0);
+	assert(image_lock_data(img, LOCK_LAYER, 0, NULL) == -EAGAIN);
+	/* beside the one who has it */
+	assert(image_lock_untested(img, LOCK_WRITER) == 0);
+	end(pid);
+	assert(shell("qemu-io -f raw -c 'write 0 512' d") != 0);
+	assert(shell("qemu-io -f qcow2 -c 'write 0 512' i") != 0);
+	assert(image_lock(img, LOCK_WRITER, 0, NULL) == 0);
+	assert(image_lock(img, LOCK_LAYER, 0, NULL) == 0);
+	assert(shell("qemu-io -r -f qcow2 -c 'read 0 512' i") == 0);
+	assert(shell("qemu-io -f raw -c 'write 0 512' d") != 0);
+	image_close(img);
+	assert(shell("qemu-io -f qcow2 -c 'write 0 512' i") == 0);
+}
+
+/* Who could lock it only after the open looks again: the data file may be another, too. */
+static void test_data_file_is_unchanged(void)
+{
+	struct image *img = open_image("i", IMAGE_WRITE);
+
+	assert(is_unchanged(img));
+	assert(shell("truncate -s +1M d") == 0 && !is_unchanged(img));
+	assert(shell("truncate -s -1M d") == 0 && is_unchanged(img));
+	assert(shell("cp d e && mv e d") == 0 && !is_unchanged(img));
+	assert(shell("rm d") == 0 && !is_unchanged(img));
+	image_close(img);
+}
+
+/* A data file that is the image itself: this process is in its own way. */
+static void test_data_file_twice(void)
+{
+	struct image *img;
+
+	assert(shell("ln -f i d") == 0);
+	img = open_image("i", IMAGE_WRITE);
+	assert(image_lock(img, LOCK_WRITER, 0, NULL) == -ELOOP);
+	image_close(img);
+}
+
 int main(void)
 {
 	shell_begin();
@@ -173,5 +233,8 @@ int main(void)
 	test_waits();
 	test_foreign();
 	test_qemu();
+	test_data_file();
+	test_data_file_is_unchanged();
+	test_data_file_twice();
 	return 0;
 }

@@ -167,6 +167,39 @@ testNothingLeftNothingLonger()
 	assert_sound D.qcow2
 }
 
+# A raw data file reads as the disk, also where the file system punches no holes: EOPNOTSUPP,
+# and EIO, which says nothing of the next one. A fast zero changes nothing then.
+testRawDataFile()
+{
+	local kind errno before
+
+	need_holder || return 0
+	make_faults || return 0
+	for kind in '' ,extended_l2=on; do
+		for errno in 0 95 5; do
+			rm -f D.*
+			new D.qcow2 4M -o "data_file=D.data,data_file_raw=on$kind"
+			fill D.qcow2 1 0 3M
+			HOLD_WITH=(env "LD_PRELOAD=$(holder_preload) $WORK/faults.so"
+				FAULT_FILE=/D.data "FAULT_PUNCH=$errno")
+			hold D.qcow2 || return 0
+			HOLD_WITH=()
+			before=$(guest_content)
+			run qemu-io -f raw -c 'write -z -n 0 1M' "$NBD"
+			if [ $errno != 0 ]; then
+				assert_out 'Operation not supported'
+				assertEquals "$errno: as before" "$before" "$(guest_content)"
+			fi
+			guest 'write -z 64k 256k' 'write -z -u 500k 300k' 'discard 1M 512k' \
+				'discard 1700k 8k' 'write -z 3M 1M' flush
+			guest 'read -P 0 64k 256k' 'read -P 0 500k 300k' 'read -P 0 1M 512k'
+			release
+			assert_status 0 qemu-img compare -f qcow2 -F raw D.qcow2 D.data
+			assert_sound D.qcow2
+		done
+	done
+}
+
 # A disk that is full: the guest's own writes fail, reads go on, and later all is well.
 testFull()
 {
@@ -187,8 +220,6 @@ testFull()
 	assert_sound D.qcow2
 	cd ..
 }
-
-# shellcheck disable=SC1091
 
 # A freed cluster becomes an L2 table; with clusters of 512 bytes a table and the data beside
 # it are read in one piece, and what was read of the data is not the new table.
@@ -247,4 +278,5 @@ testWordsToTables()
 	done
 }
 
+# shellcheck disable=SC1091
 . shunit2

@@ -19,7 +19,7 @@ static const uint8_t zeros[65536];
 static int write_zeros(struct view *v, uint64_t length, uint64_t offset, bool fast)
 {
 	if (fast && length)
-		return fail(EOPNOTSUPP, "zeroing a part of a cluster writes data");
+		return fail(EOPNOTSUPP, "zeroing this would write data");
 	while (length) {
 		uint64_t n = min_u64(length, sizeof(zeros));
 		int err = guest_write(v, zeros, n, offset);
@@ -84,9 +84,26 @@ static int zero_v2(struct view *v, struct region *r, uint64_t cluster, bool *wri
 	return 0;
 }
 
-/* units: those that become zero, all of them or some of an extended L2 cluster. */
+/*
+ * The bytes of the file beside, which has no refcounts, may go at once. A raw one is promised
+ * to read as the disk does, so its bytes must go before there is a word for zero: what cannot
+ * be punched has to be written. *write: as in zero_v2.
+ */
+static void punch_external(const struct active *a, uint64_t from, uint64_t length,
+			   bool *write)
+{
+	if (punch(a->img->data_fd, length, from) == 0)
+		return;
+	fail_clear();
+	*write = a->img->header.autoclear & QCOW2_DATA_FILE_RAW;
+}
+
+/*
+ * units: those that become zero, all of them or some of an extended L2 cluster. *write: only
+ * writing helps, and nothing has been changed.
+ */
 static int zero_v3(struct view *v, struct region *r, uint64_t cluster, uint32_t units,
-		   uint64_t from, uint64_t length)
+		   uint64_t from, uint64_t length, bool *write)
 {
 	struct active *a = v->active;
 	bool all = a->units == 1 || units == UINT32_MAX, zero = false;
@@ -104,9 +121,10 @@ static int zero_v3(struct view *v, struct region *r, uint64_t cluster, uint32_t 
 		w.bitmap &= ~(uint64_t)units;
 		w.bitmap |= (uint64_t)units << 32;
 	}
-	/* The file beside has no refcounts: its bytes may go at once. */
-	if (a->external && punch(a->img->data_fd, length, from) < 0)
-		fail_clear();
+	if (a->external)
+		punch_external(a, from, length, write);
+	if (*write)
+		return 0;
 	err = active_ready(a, r);
 	return err ? err : active_publish(a, r, cluster, w, false, NULL);
 }
@@ -154,7 +172,7 @@ static int zero_units(struct view *v, uint64_t cluster, uint64_t in, uint64_t le
 	else if (a->img->header.version < 3)
 		err = zero_v2(v, r, cluster, &write);
 	else
-		err = zero_v3(v, r, cluster, units, guest, length);
+		err = zero_v3(v, r, cluster, units, guest, length, &write);
 	/* after punching: a commit clears it before it syncs */
 	a->touched = true;
 	region_put(a, r);

@@ -8,6 +8,7 @@
  *	FAULT_CUT=1	... and the file gets the length that it had when last synced
  *	FAULT_ERRNO=E	the first FAULT_COUNT (1) such writes fail with this errno
  *	FAULT_SYNC=E	every fdatasync fails with this errno
+ *	FAULT_PUNCH=E	no hole is punched: every attempt fails with this errno
  *	FAULT_SLOW=MS	the first FAULT_COUNT (1) such writes take so many milliseconds
  *	FAULT_FLIP=1	the first FAULT_COUNT (1) such writes write something else
  *	FAULT_CLONE=MS	each clone to it takes so many milliseconds
@@ -20,6 +21,7 @@
  * then those of the functions that the programs call.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/fs.h>
 #include <pthread.h>
@@ -126,6 +128,15 @@ int ftruncate(int fd, off_t length)
 	if (concerns(fd))
 		see(fd);
 	return (int)syscall(SYS_ftruncate, fd, length);
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+	if (mode & FALLOC_FL_PUNCH_HOLE && number("FAULT_PUNCH", 0) && concerns(fd)) {
+		errno = (int)number("FAULT_PUNCH", 0);
+		return -1;
+	}
+	return (int)syscall(SYS_fallocate, fd, mode, offset, length);
 }
 
 int fdatasync(int fd)

@@ -151,6 +151,29 @@ testDataFileBelow()
 	assert_merged D.qcow2 "$HASH" ""
 }
 
+# A raw data file reads as the disk, and does so after a merge: data lies where the guest has it,
+# and what is left out, for it reads zero without a backing file, too, read zero before. QEMU
+# makes no such image over another, but opens it.
+testRawDataFile()
+{
+	local kind
+
+	for kind in '' ,extended_l2=on,cluster_size=16k; do
+		rm -f ./*.qcow2 ./*.data
+		make_chain
+		over E.qcow2 C.qcow2 -o "data_file=E.data$kind"
+		fill E.qcow2 5 100k 100k
+		fill E.qcow2 6 1300k 6k
+		put E.qcow2 'write -z 3584k 128k' 'write -z 200k 3k'
+		poke E.qcow2 88 00 00 00 00 00 00 00 02
+		HASH=$(content E.qcow2)
+		assert_status 0 chain-stream -q E.qcow2
+		assert_merged E.qcow2 "$HASH" ""
+		assert_status 0 qemu-img compare -f qcow2 -F raw E.qcow2 E.data
+		assertEquals true "$(info E.qcow2 | jq '."format-specific".data."data-file-raw"')"
+	done
+}
+
 testMissingDataFile()
 {
 	new A.qcow2 1M -o data_file=A.data

@@ -97,8 +97,10 @@ static bool is_stop(int err)
  * Stopped early is no failure: say how far it is, in the same one line. Why it stopped
  * has nothing to do with a file, so the sentence may not name the image yet.
  */
-static void tell_how_far(const char *image, int err, const struct merge_counts *c)
+static void tell_how_far(const struct merge_options *o, int err,
+			 const struct merge_counts *c)
 {
+	const char *image = o->image;
 	char done[SIZE_TEXT], total[SIZE_TEXT];
 	CLEANUP_FREE char *sentence = NULL;
 
@@ -106,9 +108,14 @@ static void tell_how_far(const char *image, int err, const struct merge_counts *
 		return;
 	if (strncmp(fail_sentence(), image, strlen(image)) != 0)
 		fail_in(err, image);
-	if (!c->total)
+	if (!o->dry_run && !c->total)
 		return;
 	sentence = fail_take();
+	if (o->dry_run) {
+		fail(-err, "%s; nothing was changed, and the next dry run begins anew",
+		     sentence ? sentence : "stopped");
+		return;
+	}
 	fail(-err, "%s; %s of %s are done, and the next run goes on from there",
 	     sentence ? sentence : "stopped", size_format(c->done, done),
 	     size_format(c->total, total));
@@ -157,7 +164,7 @@ static int run(struct show *s)
 		      : merge_run(&s->args->merge, &observer, &r);
 
 	merge_bar_clear(&s->bar);
-	tell_how_far(s->args->merge.image, err,
+	tell_how_far(&s->args->merge, err,
 		     r.counts.total ? &r.counts : &s->events.counts);
 	merge_events_end(&s->events, &s->args->merge, &r, err,
 			 err ? fail_sentence() : "");

@@ -135,5 +135,30 @@ testUnsafeDirty()
 	assert_frozen
 }
 
+# A rate is for what copies: at this one the merge would take a quarter of an hour.
+testRateDoesNotCount()
+{
+	make_slow_chain 32
+	freeze ./*.qcow2
+	assert_status 0 chain-stream -n --rate=32k D.qcow2
+	assert_status 0 chain-rebase -n --rate=32k -b A.qcow2 D.qcow2
+	assert_frozen
+}
+
+# Stopped, it has done nothing that the next run could go on from.
+testStopped()
+{
+	make_slow_chain 32
+	freeze ./*.qcow2
+	assert_status 75 chain-stream -n --time-limit=0.002s D.qcow2
+	assert_one_error
+	assert_err 'D.qcow2: the time limit is over; nothing was changed'
+	assert_status 75 chain-stream -n --json --time-limit=0.002s D.qcow2
+	assertEquals "counted as done" '"stopped" 0 0 0' "$(merge_result result) \
+$(merge_result offset) $(merge_result copied) $(merge_result skipped)"
+	assertTrue "$(cat "$WORK/out")" "merge_result error | grep -q 'nothing was changed'"
+	assert_frozen
+}
+
 # shellcheck disable=SC1091
 . shunit2

@@ -178,7 +178,9 @@ void merge_note_outcome(struct merge *m, int err)
 		r->backing_string = TAKE(m->setup.string);
 		r->backing_format = TAKE(m->setup.format);
 	}
-	r->counts = m->counts;
+	/* half a prediction is none */
+	if (!err || !m->options->dry_run)
+		r->counts = m->counts;
 }
 
 static int run(struct merge *m)
@@ -245,10 +247,10 @@ int merge_run(const struct merge_options *o, const struct merge_observer *observ
 		r->elapsed_ms = clock_ms() - begin;
 		return err;
 	}
-	limit_init(&m.limit, o->rate, o->time_limit_ms, o->stop);
+	limit_init(&m.limit, merge_rate(o), o->time_limit_ms, o->stop);
 	m.progress.limit = &m.limit;
 	m.progress.observer = observer;
-	m.progress.speed = o->rate;
+	m.progress.speed = merge_rate(o);
 	err = run_afresh(&m);
 	if (err && m.held.mailbox)
 		page_failed(m.progress.page, err, fail_sentence());

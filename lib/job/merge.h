@@ -33,7 +33,7 @@ struct merge_options {
 	/* REBASE: NULL: as recorded in the chain, else by magic */
 	const char *base_format;
 	const char *backing_string; /* store this instead of our own; NULL */
-	uint64_t rate; /* bytes per second, 0: no limit */
+	uint64_t rate; /* bytes per second, 0: no limit; not of a dry run */
 	uint64_t time_limit_ms; /* 0: none */
 	uint64_t wait_lock_ms;
 	unsigned threads; /* 0: the processors, at most 8 */

@@ -46,7 +46,7 @@ static int plan_of(const struct merge *m, struct plan *p, const unsigned *pass,
 
 	p->moving = m->held.by_holder;
 	if (!err)
-		plan_set_rate(p, m->options->dry_run ? 0 : m->progress.speed);
+		plan_set_rate(p, m->progress.speed);
 	return err;
 }
 

@@ -40,6 +40,12 @@ static inline struct image *merge_active(const struct merge *m)
 	return m->setup.chain->links[0].image;
 }
 
+/* Bytes per second, 0: no limit. A dry run is in nobody's way, so it needs none. */
+static inline uint64_t merge_rate(const struct merge_options *o)
+{
+	return o->dry_run ? 0 : o->rate;
+}
+
 /* What the plan says by metadata: total, clusters, grows. */
 int merge_survey(struct merge *m);
 

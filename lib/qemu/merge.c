@@ -380,10 +380,10 @@ int qemu_merge(const struct merge_options *o, const char *qmp,
 	*r = (struct merge_result){0};
 	m->options = &s.options;
 	m->result = r;
-	limit_init(&m->limit, o->rate, o->time_limit_ms, o->stop);
+	limit_init(&m->limit, merge_rate(o), o->time_limit_ms, o->stop);
 	m->progress = (struct progress){.limit = &m->limit,
 					.observer = observer,
-					.speed = o->rate,
+					.speed = merge_rate(o),
 					.counted_outside = true};
 	err = check_options(o);
 	if (!err)

@@ -171,6 +171,30 @@ testWaitLock()
 	finish
 }
 
+# The time limit is over while it waits: for the image itself, and for a layer.
+testWaitLockAndTimeLimit()
+{
+	local image command
+
+	make_chain
+	for image in D.qcow2 B.qcow2; do
+		start qemu-nbd -t -f qcow2 -k "$WORK/nbd.sock" $image
+		holds "$PID"
+		freeze ./*.qcow2
+		for command in chain-stream "chain-rebase -b A.qcow2" "chain-rebase -u -b A.qcow2"; do
+			# the layers are nothing to it
+			[[ $image = B.qcow2 && $command = *-u* ]] && continue
+			# shellcheck disable=SC2086
+			LIMIT=20 assert_status 75 $command -q --wait-lock=10m --time-limit=1s D.qcow2
+			assert_one_error
+			assert_err "$image: in use by pid $PID "
+		done
+		assert_frozen
+		kill "$PID"
+		finish
+	done
+}
+
 # A killed process has its locks until its last system call ends: the next command waits for
 # that, as nobody can do anything about it. The call here is a write to a frozen file system.
 testKilled()

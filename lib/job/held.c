@@ -173,10 +173,10 @@ static int look(const struct merge_options *o, int fd, struct held *h, enum seen
 	return err;
 }
 
-int held_find(const struct merge_options *o, struct held *h)
+int held_find(const struct merge_options *o, const struct limit *limit, struct held *h)
 {
 	const struct timespec pause = {.tv_nsec = PAUSE_MS * 1000000};
-	uint64_t begin = clock_ms(), within;
+	uint64_t begin = clock_ms(), most = limit_left_ms(limit), within;
 	CLEANUP_CLOSE int fd = open(o->image,
 				    O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
@@ -197,7 +197,8 @@ int held_find(const struct merge_options *o, struct held *h)
 		int err = look(o, fd, h, &seen, &within, &done);
 		uint64_t waited = clock_ms() - begin;
 
-		if (!done && waited >= within && (err || waited >= lock_grace(fd))) {
+		if (!done && waited >= min_u64(within, most) &&
+		    (err || waited >= lock_grace(fd))) {
 			done = true;
 			err = err ? err : in_use(h, seen);
 		}

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "job/limit.h"
 #include "job/merge.h"
 #include "page/mailbox.h"
 
@@ -33,9 +34,9 @@ struct held {
  * this returns 0 with by_holder. At rest, or where there is no such file (opening it says
  * better what is wrong): 0, by_holder false. -EAGAIN: in use by another merge, by
  * somebody without a page that we can find, or, for MERGE_REBASE_UNSAFE, by a holder; the
- * sentence says by whom. -EINTR: *o->stop.
+ * sentence says by whom. -EINTR: *o->stop. Waits for others as long as o and limit allow.
  */
-int held_find(const struct merge_options *o, struct held *h);
+int held_find(const struct merge_options *o, const struct limit *limit, struct held *h);
 /*
  * Somebody has the page of this inode, which this thread's sentence says: -EAGAIN, with what to
  * do, and if it is a merge whose.

@@ -119,6 +119,15 @@ int limit_check(struct limit *l)
 	return reason(l, clock_ns());
 }
 
+uint64_t limit_left_ms(const struct limit *l)
+{
+	uint64_t now = clock_ns();
+
+	if (!l->end_ns)
+		return UINT64_MAX;
+	return l->end_ns > now ? (l->end_ns - now) / 1000000 : 0;
+}
+
 void limit_set_rate(struct limit *l, uint64_t rate)
 {
 	LOCK_SCOPE(&l->lock);

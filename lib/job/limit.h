@@ -45,6 +45,9 @@ int limit_take(struct limit *l, uint64_t bytes);
 /* Why to stop, without waiting: 0, or as limit_take. A pause is no reason. */
 int limit_check(struct limit *l);
 
+/* Of the time limit, in ms; UINT64_MAX: there is none. No wait for others is longer. */
+uint64_t limit_left_ms(const struct limit *l);
+
 /* Takes effect at once, also for takes that are waiting. */
 void limit_set_rate(struct limit *l, uint64_t rate);
 void limit_set_pause(struct limit *l, bool paused);

@@ -94,7 +94,6 @@ static int through_holder(struct live *l, struct snapshot_result *r)
 	l->answer = calloc(1, sizeof(*l->answer));
 	if (!l->request || !l->answer)
 		err = fail(ENOMEM, "out of memory");
-	limit_init(&l->limit, 0, 0, o.stop);
 	if (!err)
 		err = patience_begin(&l->patience, &l->limit);
 	if (!err)
@@ -103,7 +102,6 @@ static int through_holder(struct live *l, struct snapshot_result *r)
 	if (!err)
 		err = snapshot_make(&o, r);
 	patience_end(&l->patience);
-	limit_release(&l->limit);
 	free(l->request);
 	free(l->answer);
 	return err;
@@ -123,7 +121,7 @@ static int find_holder(struct live *l)
 
 	for (int i = 0;; i++) {
 		struct held *h = &l->held;
-		int err = held_find(&look, h);
+		int err = held_find(&look, &l->limit, h);
 
 		if (err || !h->by_holder)
 			return err;
@@ -142,10 +140,12 @@ int live_snapshot(const struct snapshot_options *o, struct snapshot_result *r)
 	int err = snapshot_check_name(o);
 
 	*r = (struct snapshot_result){0};
+	limit_init(&l.limit, 0, 0, o->stop);
 	if (!err)
 		err = find_holder(&l);
 	if (!err)
 		err = l.held.mailbox ? through_holder(&l, r) : snapshot_make(o, r);
 	held_release(&l.held);
+	limit_release(&l.limit);
 	return err;
 }

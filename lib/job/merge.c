@@ -159,12 +159,13 @@ static int begin(struct merge *m)
 	int err;
 
 	progress_state(&m->progress, MERGE_CREATED);
-	err = held_find(m->options, &m->held);
+	err = held_find(m->options, &m->limit, &m->held);
 	if (!err && m->held.mailbox) {
 		m->progress.page = mailbox_page(m->held.mailbox);
 		progress_state(&m->progress, MERGE_CREATED);
 	}
-	return err ? err : setup_open(&m->setup, m->options, &m->held, m->result);
+	return err ? err
+		   : setup_open(&m->setup, m->options, &m->limit, &m->held, m->result);
 }
 
 void merge_note_outcome(struct merge *m, int err)
@@ -229,9 +230,9 @@ static int run_afresh(struct merge *m)
 
 static int run_unsafe(struct merge *m)
 {
-	int err = held_find(m->options, &m->held);
+	int err = held_find(m->options, &m->limit, &m->held);
 
-	return err ? err : setup_rebase_unsafe(m->options, m->result);
+	return err ? err : setup_rebase_unsafe(m->options, &m->limit, m->result);
 }
 
 int merge_run(const struct merge_options *o, const struct merge_observer *observer,
@@ -242,12 +243,13 @@ int merge_run(const struct merge_options *o, const struct merge_observer *observ
 	int err;
 
 	*r = (struct merge_result){0};
+	limit_init(&m.limit, merge_rate(o), o->time_limit_ms, o->stop);
 	if (o->type == MERGE_REBASE_UNSAFE) {
 		err = run_unsafe(&m);
+		limit_release(&m.limit);
 		r->elapsed_ms = clock_ms() - begin;
 		return err;
 	}
-	limit_init(&m.limit, merge_rate(o), o->time_limit_ms, o->stop);
 	m.progress.limit = &m.limit;
 	m.progress.observer = observer;
 	m.progress.speed = merge_rate(o);

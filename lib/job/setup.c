@@ -61,6 +61,7 @@ static int lock_held(const struct setup *s, struct image *img)
 static int lock_one(const struct setup *s, struct image *img, enum lock_role role)
 {
 	const struct merge_options *o = s->options;
+	uint64_t wait_ms = min_u64(o->wait_lock_ms, limit_left_ms(s->limit));
 	bool held = true;
 	int err = 0;
 
@@ -73,9 +74,9 @@ static int lock_one(const struct setup *s, struct image *img, enum lock_role rol
 	if (o->dry_run)
 		err = image_is_held(img, &held);
 	if (!err && o->dry_run && held)
-		err = image_lock(img, LOCK_LAYER, o->wait_lock_ms, o->stop);
+		err = image_lock(img, LOCK_LAYER, wait_ms, o->stop);
 	if (!o->dry_run)
-		err = image_lock(img, role, o->wait_lock_ms, o->stop);
+		err = image_lock(img, role, wait_ms, o->stop);
 	return err ? fail_in(err, img->path) : 0;
 }
 
@@ -440,12 +441,12 @@ static int mend(struct setup *s)
 	return err ? fail_in(err, o->image) : 0;
 }
 
-int setup_open(struct setup *s, const struct merge_options *o, const struct held *held,
-	       struct merge_result *r)
+int setup_open(struct setup *s, const struct merge_options *o, const struct limit *limit,
+	       const struct held *held, struct merge_result *r)
 {
 	int err;
 
-	*s = (struct setup){.options = o, .held = held, .result = r};
+	*s = (struct setup){.options = o, .limit = limit, .held = held, .result = r};
 	err = open_and_lock(s);
 	if (!err)
 		err = find_base(s);

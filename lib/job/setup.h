@@ -15,6 +15,7 @@
 struct setup {
 	const struct merge_options *options;
 	struct merge_result *result;
+	const struct limit *limit; /* for how long to wait for a lock */
 	const struct held *held; /* by_holder: a guest writes meanwhile */
 	struct chain *chain; /* links[0] is the image */
 	struct chain *new_chain; /* REBASE: below the image; NULL for a stream */
@@ -30,8 +31,8 @@ struct setup {
  * result->nothing_to_do may be set (returns 0 then as well). Release in every case. held:
  * what held_find found; of a held image nothing is repaired and nothing is written.
  */
-int setup_open(struct setup *s, const struct merge_options *o, const struct held *held,
-	       struct merge_result *r);
+int setup_open(struct setup *s, const struct merge_options *o, const struct limit *limit,
+	       const struct held *held, struct merge_result *r);
 void setup_release(struct setup *s);
 
 /* The image that the new backing file is, NULL for none. */
@@ -46,7 +47,8 @@ int setup_before_switch(const struct setup *s);
 struct qcow2_change setup_change(const struct setup *s);
 
 /* chain-rebase -u: change the header and nothing else. */
-int setup_rebase_unsafe(const struct merge_options *o, struct merge_result *r);
+int setup_rebase_unsafe(const struct merge_options *o, const struct limit *limit,
+			struct merge_result *r);
 
 /*
  * Would this change of an image at rest fit its header (as image_rehead_check)? Asked before

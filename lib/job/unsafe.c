@@ -104,7 +104,8 @@ static int switch_header(struct image *img, const struct merge_options *o,
 }
 
 /* Open, lock, and believe it only if nobody changed it in between. */
-static int open_locked(const struct merge_options *o, struct image **out)
+static int open_locked(const struct merge_options *o, const struct limit *limit,
+		       struct image **out)
 {
 	enum image_format format;
 	int err = image_probe(o->image, &format);
@@ -122,7 +123,8 @@ static int open_locked(const struct merge_options *o, struct image **out)
 				 0);
 		if (err || o->dry_run)
 			return err;
-		err = image_lock(*out, LOCK_WRITER, o->wait_lock_ms, o->stop);
+		err = image_lock(*out, LOCK_WRITER,
+				 min_u64(o->wait_lock_ms, limit_left_ms(limit)), o->stop);
 		if (!err)
 			err = image_is_unchanged(*out, &same);
 		if (!err && same)
@@ -133,10 +135,11 @@ static int open_locked(const struct merge_options *o, struct image **out)
 		   : fail(EAGAIN, "somebody keeps changing the image; try again later");
 }
 
-int setup_rebase_unsafe(const struct merge_options *o, struct merge_result *r)
+int setup_rebase_unsafe(const struct merge_options *o, const struct limit *limit,
+			struct merge_result *r)
 {
 	struct image *img = NULL;
-	int err = open_locked(o, &img);
+	int err = open_locked(o, limit, &img);
 
 	if (err)
 		return fail_in(err, o->image);

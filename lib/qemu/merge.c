@@ -111,7 +111,8 @@ static int find_job(struct stream *s)
 static int find_node(struct stream *s)
 {
 	const struct merge_options *o = &s->options;
-	int err = qmp_connect(&s->q, s->endpoint.socket, o->stop, o->wait_lock_ms);
+	int err = qmp_connect(&s->q, s->endpoint.socket, o->stop,
+			      min_u64(o->wait_lock_ms, limit_left_ms(&s->m.limit)));
 
 	if (!err)
 		err = schema_query(s->q, &s->schema);
@@ -324,7 +325,7 @@ static int make_sure(struct stream *s)
 static int open_setup(struct stream *s)
 {
 	struct merge *m = &s->m;
-	int err = setup_open(&m->setup, &s->options, &m->held, m->result);
+	int err = setup_open(&m->setup, &s->options, &m->limit, &m->held, m->result);
 
 	if (!err && m->result->nothing_to_do)
 		return s->options.dry_run ? 0 : make_sure(s);

@@ -191,6 +191,18 @@ assert_err()
 	assertTrue "no /$1/ on stderr: $(head -c 1500 "$WORK/err")" "grep -aqE -- '$1' '$WORK/err'"
 }
 
+# refused_too STATUS COMMAND...: the run is refused, and the dry run in the same words
+refused_too()
+{
+	local said
+
+	assert_status "$@"
+	said=$(cat "$WORK/err")
+	assert_status "$@" -n
+	assertEquals "the dry run of ${*:2}" "$said" "$(cat "$WORK/err")"
+	assertEquals "and no prediction" "" "$(cat "$WORK/out")"
+}
+
 # An error is one line: program: file: what is wrong
 assert_one_error()
 {

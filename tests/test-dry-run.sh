@@ -160,5 +160,17 @@ $(merge_result offset) $(merge_result copied) $(merge_result skipped)"
 	assert_frozen
 }
 
+# An image that may not be written to as it is, says so before.
+testCorrupt()
+{
+	make_chain
+	poke D.qcow2 79 02
+	freeze ./*.qcow2
+	refused_too 65 chain-stream -q D.qcow2
+	assert_err 'marked corrupt'
+	refused_too 65 chain-rebase -q -u -b '' D.qcow2
+	assert_frozen
+}
+
 # shellcheck disable=SC1091
 . shunit2

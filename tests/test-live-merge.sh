@@ -235,7 +235,7 @@ testOneAtATime()
 	start chain-stream -q --rate=4M D.qcow2
 	live_runs
 	until_true 5 chain-stream --pause D.qcow2
-	assert_status 75 chain-stream -q D.qcow2
+	refused_too 75 chain-stream -q D.qcow2
 	assert_one_error
 	assert_err "D.qcow2: chain-stream \(process $PID\) merges it, .* wait .*--jobs .*--cancel"
 	assert_status 0 chain-stream --resume D.qcow2

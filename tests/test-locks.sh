@@ -78,6 +78,35 @@ testReaders()
 	finish
 }
 
+# What the run would be refused, the dry run is: read by somebody, a layer of a guest's image.
+testDryRun()
+{
+	local image
+
+	make_chain
+	freeze ./*.qcow2
+	start qemu-nbd -r -t -f qcow2 -k "$WORK/nbd.sock" D.qcow2
+	holds "$PID"
+	for image in D.qcow2 C.qcow2; do
+		LIMIT=20 refused_too 75 chain-stream -q $image
+		LIMIT=20 refused_too 75 chain-rebase -q -b A.qcow2 $image
+		LIMIT=20 refused_too 75 chain-rebase -q -u -b A.qcow2 -F qcow2 $image
+	done
+	kill "$PID"
+	finish
+	start qemu-nbd -t -f qcow2 -k "$WORK/nbd2.sock" D.qcow2
+	holds "$PID"
+	LIMIT=20 refused_too 75 chain-stream -q C.qcow2
+	kill "$PID"
+	finish
+	assert_frozen
+	# readers of layers are welcome to both
+	start qemu-nbd -r -t -f qcow2 -k "$WORK/nbd3.sock" C.qcow2
+	holds "$PID"
+	assert_status 0 chain-stream -q -n D.qcow2
+	assert_status 0 chain-stream -q D.qcow2
+}
+
 # A layer that somebody writes is no layer.
 testLayerHeld()
 {

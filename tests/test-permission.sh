@@ -36,6 +36,26 @@ testReadOnlyFile()
 	assert_frozen
 }
 
+# To foretell what one may not do is no use.
+testDryRun()
+{
+	allowed || return 0
+	freeze ./*.qcow2
+	refused_too 77 $NOBODY chain-stream -q D.qcow2
+	assert_err 'D.qcow2: cannot open for writing: Permission denied'
+	refused_too 77 $NOBODY chain-rebase -q -b A.qcow2 D.qcow2
+	refused_too 77 $NOBODY chain-rebase -q -u -b A.qcow2 -F qcow2 D.qcow2
+	assert_status 0 chain-stream -q -n D.qcow2
+	assert_frozen
+	over E.qcow2 D.qcow2 -o data_file=E.raw
+	chown 65534 E.qcow2
+	refused_too 77 $NOBODY chain-stream -q E.qcow2
+	assert_err 'E.raw: cannot open for writing: Permission denied'
+	chown 65534 E.raw D.qcow2
+	assert_status 0 $NOBODY chain-stream -q -n E.qcow2
+	assert_status 0 $NOBODY chain-stream -q -n -b A.qcow2 D.qcow2
+}
+
 testUnreadableLayer()
 {
 	allowed || return 0
@@ -116,7 +136,7 @@ testReadOnlyFileSystem()
 	mount_new tmpfs 64M ro || return 0
 	cp ./*.qcow2 ro/
 	mount -o remount,ro ro
-	assert_status 77 chain-stream -q ro/D.qcow2
+	refused_too 77 chain-stream -q ro/D.qcow2
 	assert_one_error
 	assert_status 0 chain-info ro/D.qcow2
 }

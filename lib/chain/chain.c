@@ -117,7 +117,10 @@ static int open_image(struct chain_link *link, unsigned flags, struct seen *seen
 
 	if (!err)
 		err = image_open(&link->image, link->path, format,
-				 flags & CHAIN_WRITE ? IMAGE_WRITE : 0, CACHE_MIN);
+				 flags & CHAIN_WRITE	     ? IMAGE_WRITE
+				 : flags & CHAIN_WOULD_WRITE ? IMAGE_WOULD_WRITE
+							     : 0,
+				 CACHE_MIN);
 	if (err && flags & CHAIN_LENIENT && format == IMAGE_QCOW2)
 		err = open_leniently(link, err);
 	if (err)
@@ -218,7 +221,7 @@ static int add_below(struct chain *c, unsigned flags, struct seen *seen)
 	if (!err && c->count > CHAIN_MAX_DEPTH)
 		err = fail(ELOOP, "the chain has more than %d images", CHAIN_MAX_DEPTH);
 	if (!err)
-		err = open_image(link, flags & ~CHAIN_WRITE, seen);
+		err = open_image(link, flags & ~(CHAIN_WRITE | CHAIN_WOULD_WRITE), seen);
 	/* the image says so, not the user: there is no such file */
 	if (err == -ENAMETOOLONG)
 		err = -ENOENT;

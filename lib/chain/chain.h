@@ -30,6 +30,7 @@ struct chain {
 };
 
 #define CHAIN_WRITE 1u /* open depth 0 for writing */
+#define CHAIN_WOULD_WRITE 4u /* open it for reading, and refuse what CHAIN_WRITE would */
 #define CHAIN_LENIENT 2u /* images open leniently (chain-info) */
 #define CHAIN_MAX_DEPTH 65536
 

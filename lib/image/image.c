@@ -32,12 +32,18 @@ static const char *kind_of(mode_t mode)
 				: "not a file";
 }
 
-/* Open a regular file or a block device; never hang on anything else. */
-static int open_file(const char *path, bool writable, struct stat *st, int *out)
+/*
+ * Open a regular file or a block device; never hang on anything else. Where it is not to be
+ * written to: could it be?
+ */
+static int open_file(const char *path, bool writable, bool would_write, struct stat *st,
+		     int *out)
 {
 	CLEANUP_CLOSE int fd = -1;
 	off_t end;
 
+	if (would_write && !writable && faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0)
+		return fail_errno(errno, "cannot open for writing");
 	fd = open(path,
 		  (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0 && errno == EISDIR)
@@ -68,7 +74,7 @@ int image_probe(const char *path, enum image_format *format)
 	CLEANUP_CLOSE int fd = -1;
 	struct stat st;
 	char magic[8];
-	int err = open_file(path, false, &st, &fd);
+	int err = open_file(path, false, false, &st, &fd);
 
 	if (!err)
 		err = read_at(fd, magic, sizeof(magic), 0);
@@ -150,7 +156,7 @@ static int read_header(struct image *img, bool lenient)
 			"the image is encrypted (%s), which is neither read nor written; "
 			"convert it to a plain image first",
 			img->header.crypt == QCOW2_CRYPT_LUKS ? "LUKS" : "AES");
-	if (img->writable && img->header.incompatible & QCOW2_CORRUPT)
+	if (img->would_write && img->header.incompatible & QCOW2_CORRUPT)
 		return fail(EUCLEAN, "the image is marked corrupt; "
 				     "repair it with qemu-img check -r all");
 	return 0;
@@ -281,7 +287,8 @@ static int open_data_file(struct image *img)
 		img->data_path = NULL;
 	if (!img->data_path)
 		return fail(ENOMEM, "out of memory");
-	err = open_file(img->data_path, img->writable, &st, &img->data_fd);
+	err = open_file(img->data_path, img->writable, img->would_write, &st,
+			&img->data_fd);
 	/* the image says so, not the user: there is no such file */
 	if (err == -ENAMETOOLONG)
 		err = -ENOENT;
@@ -323,14 +330,14 @@ static int open_into(struct image *img, const char *path, unsigned flags,
 	img->path = strdup(path);
 	if (!img->path)
 		return fail(ENOMEM, "out of memory");
-	err = open_file(path, img->writable, &st, &img->fd);
+	err = open_file(path, img->writable, img->would_write, &st, &img->fd);
 	if (err)
 		return err;
 	img->dev = st.st_dev;
 	img->ino = st.st_ino;
 	img->file_size = (uint64_t)st.st_size;
 	if (img->format == IMAGE_QCOW2) {
-		if (img->writable && !S_ISREG(st.st_mode))
+		if (img->would_write && !S_ISREG(st.st_mode))
 			return fail(ENOTSUP,
 				    "is a device; only qcow2 images in files are "
 				    "written to");
@@ -358,6 +365,7 @@ int image_open(struct image **out, const char *path, enum image_format format,
 	img->format = format;
 	img->cluster_bits = 16;
 	img->writable = flags & IMAGE_WRITE;
+	img->would_write = flags & (IMAGE_WRITE | IMAGE_WOULD_WRITE);
 	pthread_mutex_init(&img->run_lock, NULL);
 	pthread_mutex_init(&img->sync_lock, NULL);
 	err = open_into(img, path, flags, cache_bytes);

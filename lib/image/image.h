@@ -37,6 +37,7 @@ struct image {
 	char *path; /* as given to image_open */
 	int fd;
 	bool writable;
+	bool would_write; /* it is writable, or was looked at as if it were to be */
 	dev_t dev;
 	ino_t ino;
 	enum image_format format;
@@ -76,6 +77,7 @@ struct image {
 /* chain-info: what we cannot read or write (encrypted, corrupt flag) opens, too */
 #define IMAGE_LENIENT 2u
 #define IMAGE_NO_DATA 4u /* do not open the external data file */
+#define IMAGE_WOULD_WRITE 8u /* open for reading, and refuse what IMAGE_WRITE would */
 
 /*
  * Only regular files and block devices are opened (a FIFO does not hang us).

@@ -34,6 +34,10 @@ int image_lock_data(const struct image *img, enum lock_role role, uint64_t wait_
 /* As lock_take_untested, of every file: for the worker of an image that a holder has. */
 int image_lock_untested(const struct image *img, enum lock_role role);
 
+/* As lock_await, of every file: until image_lock could have them; takes none. */
+int image_await(const struct image *img, enum lock_role role, uint64_t wait_ms,
+		const volatile sig_atomic_t *stop);
+
 /* Does anybody else write to one of the files (lock_is_held)? Takes nothing. */
 int image_is_held(const struct image *img, bool *held);
 

@@ -162,6 +162,14 @@ static int lock_test(int fd, unsigned base, unsigned bits)
 	return 0;
 }
 
+/* Would others be in the way? */
+static int lock_look(int fd, struct lock_set want)
+{
+	int err = lock_test(fd, DENIES, want.uses);
+
+	return err ? err : lock_test(fd, USES, want.denies);
+}
+
 /* One try, no sentence. On an error the descriptor holds what it held before. */
 static int lock_try(int fd, struct lock_set want)
 {
@@ -173,9 +181,7 @@ static int lock_try(int fd, struct lock_set want)
 	if (!err)
 		err = lock_add(fd, DENIES, want.denies);
 	if (!err)
-		err = lock_test(fd, DENIES, want.uses);
-	if (!err)
-		err = lock_test(fd, USES, want.denies);
+		err = lock_look(fd, want);
 	if (err) {
 		lock_release(fd, fresh);
 		return err;
@@ -369,8 +375,9 @@ static int lock_conflict(int fd)
 		    process_user(who[pick].uid, user, sizeof(user)));
 }
 
-int lock_take(int fd, enum lock_role role, uint64_t wait_ms,
-	      const volatile sig_atomic_t *stop)
+static int lock_again(int fd, enum lock_role role, uint64_t wait_ms,
+		      const volatile sig_atomic_t *stop,
+		      int (*try)(int fd, struct lock_set want))
 {
 	uint64_t start = clock_ms();
 	uint64_t limit = max_u64(wait_ms, RACE_MS);
@@ -379,7 +386,7 @@ int lock_take(int fd, enum lock_role role, uint64_t wait_ms,
 	for (;;) {
 		uint64_t waited;
 
-		err = lock_try(fd, roles[role]);
+		err = try(fd, roles[role]);
 		if (err != -EAGAIN && err != -EACCES)
 			break;
 		waited = clock_ms() - start;
@@ -396,6 +403,18 @@ int lock_take(int fd, enum lock_role role, uint64_t wait_ms,
 	return 0;
 }
 
+int lock_take(int fd, enum lock_role role, uint64_t wait_ms,
+	      const volatile sig_atomic_t *stop)
+{
+	return lock_again(fd, role, wait_ms, stop, lock_try);
+}
+
+int lock_await(int fd, enum lock_role role, uint64_t wait_ms,
+	       const volatile sig_atomic_t *stop)
+{
+	return lock_again(fd, role, wait_ms, stop, lock_look);
+}
+
 int lock_take_untested(int fd, enum lock_role role)
 {
 	int err = lock_add(fd, USES, roles[role].uses);
@@ -409,10 +428,8 @@ int lock_take_untested(int fd, enum lock_role role)
 
 int lock_conflicts(int fd, enum lock_role role, bool *conflict)
 {
-	int err = lock_test(fd, DENIES, roles[role].uses);
+	int err = lock_look(fd, roles[role]);
 
-	if (!err)
-		err = lock_test(fd, USES, roles[role].denies);
 	*conflict = err == -EAGAIN;
 	if (err && err != -EAGAIN)
 		return fail_errno(-err, "cannot look at the locks");

@@ -35,6 +35,10 @@ enum lock_role {
 int lock_take(int fd, enum lock_role role, uint64_t wait_ms,
 	      const volatile sig_atomic_t *stop);
 
+/* The same, with the same errors, until they could be taken: takes none. */
+int lock_await(int fd, enum lock_role role, uint64_t wait_ms,
+	       const volatile sig_atomic_t *stop);
+
 /*
  * The same bytes without a test whether others have them: for the worker of an image that
  * a holder has. Its bytes keep the next writer away until the worker is gone, too.

@@ -30,6 +30,13 @@ enum seen {
 	SEEN_HOLDER,
 };
 
+struct search {
+	const struct merge_options *o;
+	bool for_snapshot;
+	int fd; /* the image, open */
+	struct held *h;
+};
+
 /* The base to show on the page, before the chain is opened for good. */
 static char *base_path(const struct merge_options *o)
 {
@@ -83,8 +90,28 @@ static int refuse_unsafe(const struct page_view *v)
 		(int)v->owner_pid, v->owner_program);
 }
 
-static int look_at_page(const struct merge_options *o, struct held *h, enum seen *seen)
+/* Does somebody merge it already, or make a snapshot? As connect_to says it. */
+static int refuse_second(const struct page_view *v)
 {
+	if (!v->worker_alive)
+		return 0;
+	fail(EAGAIN, "%s (process %d) works on it", v->worker_program,
+	     (int)v->worker_pid);
+	return held_busy(v->dev, v->ino);
+}
+
+static int come_to_holder(const struct search *s, const struct page_view *v)
+{
+	if (s->for_snapshot)
+		return 0;
+	if (s->o->type == MERGE_REBASE_UNSAFE)
+		return refuse_unsafe(v);
+	return s->o->dry_run ? refuse_second(v) : connect_to(s->o, s->h);
+}
+
+static int look_at_page(const struct search *s, enum seen *seen)
+{
+	struct held *h = s->h;
 	struct page_view v;
 	int err = page_find(h->dev, h->ino, &v);
 
@@ -95,9 +122,7 @@ static int look_at_page(const struct merge_options *o, struct held *h, enum seen
 	*seen = SEEN_MERGE;
 	if (v.owner_kind != PAGE_HOLDER)
 		return 0;
-	err = o->type == MERGE_REBASE_UNSAFE ? refuse_unsafe(&v)
-	      : o->dry_run		     ? 0
-					     : connect_to(o, h);
+	err = come_to_holder(s, &v);
 	if (err == -ENXIO) { /* gone meanwhile, or it speaks another language */
 		*seen = SEEN_NONE;
 		fail_clear();
@@ -108,13 +133,11 @@ static int look_at_page(const struct merge_options *o, struct held *h, enum seen
 	return err;
 }
 
-/* A dry run of what writes a header alone takes no lock, and looks at none. */
-static int look_at_locks(const struct merge_options *o, int fd, bool *conflict)
+/* A dry run takes no lock, but is refused what the merge would be. */
+static int look_at_locks(const struct search *s, bool *conflict)
 {
-	*conflict = false;
-	if (!o->dry_run)
-		return lock_conflicts(fd, LOCK_WRITER, conflict);
-	return o->type == MERGE_REBASE_UNSAFE ? 0 : lock_is_held(fd, conflict);
+	return s->for_snapshot ? lock_is_held(s->fd, conflict)
+			       : lock_conflicts(s->fd, LOCK_WRITER, conflict);
 }
 
 static int in_use(const struct held *h, enum seen seen)
@@ -156,29 +179,52 @@ static int in_use(const struct held *h, enum seen seen)
 		    process_user(who[pick].uid, user, sizeof(user)), page);
 }
 
-/* One look at an image that is open as fd: *done, or look again within *within ms. */
-static int look(const struct merge_options *o, int fd, struct held *h, enum seen *seen,
-		uint64_t *within, bool *done)
+/* One look: *done, or look again within *within ms. */
+static int look(const struct search *s, enum seen *seen, uint64_t *within, bool *done)
 {
 	bool conflict = true;
-	int err = look_at_page(o, h, seen);
+	int err = look_at_page(s, seen);
 
-	*within = *seen == SEEN_NONE ? max_u64(PAGE_MS, o->wait_lock_ms)
-				     : o->wait_lock_ms;
-	*done = h->by_holder || (err && err != -EAGAIN);
+	*within = *seen == SEEN_NONE ? max_u64(PAGE_MS, s->o->wait_lock_ms)
+				     : s->o->wait_lock_ms;
+	*done = s->h->by_holder || (err && err != -EAGAIN);
 	if (err || *done)
 		return err;
-	err = look_at_locks(o, fd, &conflict);
+	err = look_at_locks(s, &conflict);
 	*done = err || !conflict;
 	return err;
 }
 
-int held_find(const struct merge_options *o, const struct limit *limit, struct held *h)
+static int until_clear(const struct search *s, const struct limit *limit)
 {
 	const struct timespec pause = {.tv_nsec = PAUSE_MS * 1000000};
 	uint64_t begin = clock_ms(), most = limit_left_ms(limit), within;
+
+	for (;;) {
+		enum seen seen;
+		bool done;
+		int err = look(s, &seen, &within, &done);
+		uint64_t waited = clock_ms() - begin;
+
+		if (!done && waited >= min_u64(within, most) &&
+		    (err || waited >= lock_grace(s->fd))) {
+			done = true;
+			err = err ? err : in_use(s->h, seen);
+		}
+		if (done)
+			return err ? fail_in(err, s->o->image) : 0;
+		if (s->o->stop && *s->o->stop)
+			return fail(EINTR, "stopped while waiting for an image in use");
+		nanosleep(&pause, NULL);
+	}
+}
+
+static int find(const struct merge_options *o, const struct limit *limit,
+		bool for_snapshot, struct held *h)
+{
 	CLEANUP_CLOSE int fd = open(o->image,
 				    O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	const struct search s = {.o = o, .for_snapshot = for_snapshot, .fd = fd, .h = h};
 	struct stat st;
 
 	*h = (struct held){0};
@@ -191,23 +237,20 @@ int held_find(const struct merge_options *o, const struct limit *limit, struct h
 		return 0;
 	h->dev = st.st_dev;
 	h->ino = st.st_ino;
-	for (;;) {
-		enum seen seen;
-		bool done;
-		int err = look(o, fd, h, &seen, &within, &done);
-		uint64_t waited = clock_ms() - begin;
+	return until_clear(&s, limit);
+}
 
-		if (!done && waited >= min_u64(within, most) &&
-		    (err || waited >= lock_grace(fd))) {
-			done = true;
-			err = err ? err : in_use(h, seen);
-		}
-		if (done)
-			return err ? fail_in(err, o->image) : 0;
-		if (o->stop && *o->stop)
-			return fail(EINTR, "stopped while waiting for an image in use");
-		nanosleep(&pause, NULL);
-	}
+int held_find(const struct merge_options *o, const struct limit *limit, struct held *h)
+{
+	return find(o, limit, false, h);
+}
+
+int held_find_holder(const char *image, const struct limit *limit, struct held *h)
+{
+	const struct merge_options o = {
+		.type = MERGE_STREAM, .image = image, .stop = limit->stop};
+
+	return find(&o, limit, true, h);
 }
 
 void held_release(struct held *h)

@@ -37,6 +37,8 @@ struct held {
  * sentence says by whom. -EINTR: *o->stop. Waits for others as long as o and limit allow.
  */
 int held_find(const struct merge_options *o, const struct limit *limit, struct held *h);
+/* The same for a snapshot: readers are not in its way, and it is not connected. */
+int held_find_holder(const char *image, const struct limit *limit, struct held *h);
 /*
  * Somebody has the page of this inode, which this thread's sentence says: -EAGAIN, with what to
  * do, and if it is a merge whose.

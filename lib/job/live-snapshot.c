@@ -111,17 +111,10 @@ static int through_holder(struct live *l, struct snapshot_result *r)
 static int find_holder(struct live *l)
 {
 	const struct timespec pause = {.tv_nsec = PAUSE_MS * 1000000};
-	/* It finds and does not connect: what it would show on the page is a merge. */
-	const struct merge_options look = {
-		.type = MERGE_STREAM,
-		.image = l->o->image,
-		.dry_run = true,
-		.stop = l->o->stop,
-	};
 
 	for (int i = 0;; i++) {
 		struct held *h = &l->held;
-		int err = held_find(&look, &l->limit, h);
+		int err = held_find_holder(l->o->image, &l->limit, h);
 
 		if (err || !h->by_holder)
 			return err;

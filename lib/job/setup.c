@@ -62,8 +62,7 @@ static int lock_one(const struct setup *s, struct image *img, enum lock_role rol
 {
 	const struct merge_options *o = s->options;
 	uint64_t wait_ms = min_u64(o->wait_lock_ms, limit_left_ms(s->limit));
-	bool held = true;
-	int err = 0;
+	int err;
 
 	if (role == LOCK_WRITER && s->held->by_holder)
 		return lock_held(s, img);
@@ -72,10 +71,8 @@ static int lock_one(const struct setup *s, struct image *img, enum lock_role rol
 		return 0;
 	/* A dry run locks nothing, so that it is in nobody's way; it only looks. */
 	if (o->dry_run)
-		err = image_is_held(img, &held);
-	if (!err && o->dry_run && held)
-		err = image_lock(img, LOCK_LAYER, wait_ms, o->stop);
-	if (!o->dry_run)
+		err = image_await(img, role, wait_ms, o->stop);
+	else
 		err = image_lock(img, role, wait_ms, o->stop);
 	return err ? fail_in(err, img->path) : 0;
 }
@@ -162,7 +159,9 @@ static int open_chains(struct setup *s)
 	if (err)
 		return fail_in(err, o->image);
 	err = chain_open(&s->chain, o->image, "qcow2",
-			 o->dry_run || s->held->by_qemu ? 0 : CHAIN_WRITE);
+			 s->held->by_qemu ? 0
+			 : o->dry_run	  ? CHAIN_WOULD_WRITE
+					  : CHAIN_WRITE);
 	return err ? err : open_new_chain(s);
 }
 

@@ -119,8 +119,8 @@ static int open_locked(const struct merge_options *o, const struct limit *limit,
 	for (int i = 0; i < OPEN_TRIES && !err; i++) {
 		bool same = true;
 
-		err = image_open(out, o->image, IMAGE_QCOW2, o->dry_run ? 0 : IMAGE_WRITE,
-				 0);
+		err = image_open(out, o->image, IMAGE_QCOW2,
+				 o->dry_run ? IMAGE_WOULD_WRITE : IMAGE_WRITE, 0);
 		if (err || o->dry_run)
 			return err;
 		err = image_lock(*out, LOCK_WRITER,

@@ -169,6 +169,31 @@ testWhileAMergeRuns()
 	assert_merged D.qcow2 "$HASH" ""
 }
 
+# What was the active image is a layer now: the sentence names the one that is to be named.
+testLayerNamed()
+{
+	local image
+
+	need_holder || return 0
+	make_chain
+	hold D.qcow2 || return 0
+	assert_status 0 chain-snapshot D.qcow2 E.qcow2
+	for image in D.qcow2 B.qcow2; do
+		LIMIT=20 refused_too 75 chain-stream -q $image
+		assert_one_error
+		assert_err "$image: is a layer of $PWD/E.qcow2, which pid $HOLDER \(nbdkit\) of user"
+		assert_err 'name that image instead$'
+	done
+	# by the name that it has now, if that is known
+	mv E.qcow2 F.qcow2
+	LIMIT=20 assert_status 75 chain-stream -q D.qcow2
+	assert_err "D.qcow2: is a layer of $PWD/F.qcow2, which "
+	rm F.qcow2
+	LIMIT=20 assert_status 75 chain-stream -q D.qcow2
+	assert_err "D.qcow2: in use by pid $HOLDER \(nbdkit\) of user .* open for reading"
+	release
+}
+
 # Merge what was the active image a moment ago, and go on.
 testSnapshotThenMerge()
 {

@@ -74,6 +74,7 @@ testReaders()
 	start qemu-nbd -r -t -f qcow2 -k "$WORK/nbd2.sock" D.qcow2
 	holds "$PID"
 	LIMIT=20 assert_status 75 chain-stream -q D.qcow2
+	assert_err "D.qcow2: in use by pid $PID \(qemu-nbd\) of user .* open for reading"
 	kill "$PID"
 	finish
 }

@@ -375,6 +375,11 @@ testSentence()
 	assert_status 75 chain-stream D.qcow2
 	assert_one_error
 	assert_err "in use by pid $HOLDER \(qemu-storage-da\) of user .*--qmp=$QMP asks"
+	# of a layer only its reader has, QMP is no way
+	assert_status 75 chain-stream B.qcow2
+	assert_one_error
+	assert_err "B.qcow2: is a layer of $PWD/D.qcow2, which pid $HOLDER \(qemu-storage-da\) "
+	assert_err "name that image instead, with --qmp=$QMP\$"
 	CHAIN_QMP=$QMP assert_status 0 chain-stream -b A.qcow2 D.qcow2
 	kill_holder
 	# at rest it is not asked

@@ -304,6 +304,31 @@ int lock_holders(dev_t dev, ino_t ino, struct lock_holder *out, int max)
 	return n;
 }
 
+bool lock_each_written(pid_t pid, bool (*visit)(void *opaque, int fds, const char *fd),
+		       void *opaque)
+{
+	bool found = false;
+	char path[320];
+	struct dirent *e;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	d = open_folder(AT_FDCWD, path);
+	while (d && !found && (e = readdir(d))) {
+		int info;
+
+		if (!is_number(e->d_name))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/fdinfo/%s", (int)pid, e->d_name);
+		info = open(path, O_RDONLY | O_CLOEXEC);
+		if (info >= 0 && lock_read_info(info).uses & 1u << 1)
+			found = visit(opaque, dirfd(d), e->d_name);
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
 bool lock_is_own(int fd)
 {
 	struct lock_set held = {0, 0};

@@ -86,4 +86,11 @@ struct lock_holder {
  */
 int lock_holders(dev_t dev, ino_t ino, struct lock_holder *out, int max);
 
+/*
+ * Call visit with each descriptor of the process that has a writer's lock: its active images.
+ * fds: its /proc/PID/fd, open; fd: the name there. Ends with true as soon as visit does.
+ */
+bool lock_each_written(pid_t pid, bool (*visit)(void *opaque, int fds, const char *fd),
+		       void *opaque);
+
 #endif

@@ -15,6 +15,7 @@
 #include "base/size.h"
 #include "chain/chain.h"
 #include "image/lock.h"
+#include "job/above.h"
 #include "job/monitor.h"
 #include "page/folder.h"
 #include "page/reader.h"
@@ -140,6 +141,32 @@ static int look_at_locks(const struct search *s, bool *conflict)
 			       : lock_conflicts(s->fd, LOCK_WRITER, conflict);
 }
 
+/* Who only reads it has nothing to be asked for: with a guest's layer that is another image. */
+static int in_use_by_reader(const struct held *h, const struct lock_holder *who, int n)
+{
+	char user[PROCESS_USER], socket[PATH_MAX], above[PATH_MAX];
+
+	for (int i = 0; i < n; i++) {
+		bool qmp = monitor_of(who[i].pid, socket);
+
+		if (!above_find(who[i].pid, h->dev, h->ino, above))
+			continue;
+		return fail(
+			EAGAIN,
+			"is a layer of %s, which pid %d (%s) of user %s has open; name "
+			"that image instead%s%s",
+			above, (int)who[i].pid, who[i].program,
+			process_user(who[i].uid, user, sizeof(user)),
+			qmp ? ", with --qmp=" : "", qmp ? socket : "");
+	}
+	return fail(
+		EAGAIN,
+		"in use by pid %d (%s) of user %s, who has it open for reading, itself "
+		"or as a layer; stop it or try again later",
+		(int)who[0].pid, who[0].program,
+		process_user(who[0].uid, user, sizeof(user)));
+}
+
 static int in_use(const struct held *h, enum seen seen)
 {
 	struct lock_holder who[HOLDERS];
@@ -154,6 +181,8 @@ static int in_use(const struct held *h, enum seen seen)
 	for (int i = n - 1; i >= 0; i--)
 		if (who[i].writer)
 			pick = i;
+	if (n && !who[pick].writer)
+		return in_use_by_reader(h, who, n);
 	if (n && monitor_of(who[pick].pid, socket))
 		return fail(EAGAIN,
 			    "in use by pid %d (%s) of user %s, a QEMU; --qmp=%s asks it "

@@ -87,16 +87,42 @@ json_t *info_text(const char *text)
 	return valid ? json_string(valid) : NULL;
 }
 
+static void set_escaped(json_t *object, const char *key, json_t *value)
+{
+	char other[64];
+
+	snprintf(other, sizeof(other), "%s-escaped", key);
+	json_object_set_new(object, other, value);
+}
+
 void info_set_text(json_t *object, const char *key, const char *text)
 {
 	bool changed;
 	CLEANUP_FREE char *valid = make_valid(text, &changed);
 	CLEANUP_FREE char *escaped = changed ? common_text(text) : NULL;
-	char other[64];
 
 	json_object_set_new(object, key, valid ? json_string(valid) : NULL);
-	if (escaped) {
-		snprintf(other, sizeof(other), "%s-escaped", key);
-		json_object_set_new(object, other, json_string(escaped));
+	if (escaped)
+		set_escaped(object, key, json_string(escaped));
+}
+
+void info_set_texts(json_t *object, const char *key, char *const *texts, size_t n)
+{
+	json_t *valid = json_array(), *escaped = json_array();
+	bool any = false;
+
+	for (size_t i = 0; i < n; i++) {
+		CLEANUP_FREE char *bytes = common_text(texts[i]);
+		bool changed;
+		CLEANUP_FREE char *text = make_valid(texts[i], &changed);
+
+		any |= changed;
+		json_array_append_new(valid, text ? json_string(text) : NULL);
+		json_array_append_new(escaped, bytes ? json_string(bytes) : NULL);
 	}
+	json_object_set_new(object, key, valid);
+	if (any)
+		set_escaped(object, key, escaped);
+	else
+		json_decref(escaped);
 }

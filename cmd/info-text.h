@@ -17,4 +17,10 @@ json_t *info_text(const char *text);
  */
 void info_set_text(json_t *object, const char *key, const char *text);
 
+/*
+ * Set key to an array of n texts. When one of them is not valid UTF-8, the array
+ * "key-escaped" tells the bytes of all, in the same order.
+ */
+void info_set_texts(json_t *object, const char *key, char *const *texts, size_t n);
+
 #endif

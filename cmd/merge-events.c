@@ -6,6 +6,7 @@
 
 #include "base/size.h"
 #include "event-line.h"
+#include "info-text.h"
 #include "status.h"
 
 #define PROGRESS_MS 250
@@ -23,9 +24,12 @@ void merge_events_init(struct merge_events *e, bool on, const struct merge_optio
 
 static void tell_state(struct merge_events *e, enum merge_state state)
 {
+	json_t *data = json_object();
+
 	e->state = state;
-	event_line("JOB_STATUS_CHANGE", json_pack("{s:o,s:s}", "id", json_text(e->device),
-						  "status", merge_state_name(state)));
+	info_set_text(data, "id", e->device);
+	json_object_set_new(data, "status", json_string(merge_state_name(state)));
+	event_line("JOB_STATUS_CHANGE", data);
 }
 
 /* Go on to state, through all that lies before it and was not told. */
@@ -67,10 +71,13 @@ static void add_counts(json_t *to, const struct merge_counts *c)
 /* {type, device, len, offset, speed}, as block jobs have. */
 static json_t *job_data(const struct merge_events *e)
 {
-	return json_pack("{s:s,s:o,s:o,s:o,s:o}", "type", e->type, "device",
-			 json_text(e->device), "len", json_bytes(e->counts.total),
-			 "offset", json_bytes(e->counts.done), "speed",
-			 json_bytes(e->speed));
+	json_t *data = json_pack("{s:s}", "type", e->type);
+
+	info_set_text(data, "device", e->device);
+	json_object_set_new(data, "len", json_bytes(e->counts.total));
+	json_object_set_new(data, "offset", json_bytes(e->counts.done));
+	json_object_set_new(data, "speed", json_bytes(e->speed));
+	return data;
 }
 
 static void tell_progress(struct merge_events *e, uint64_t rate)
@@ -108,12 +115,17 @@ void merge_events_progress(struct merge_events *e, enum merge_state state,
 void merge_events_error(struct merge_events *e, const char *operation, const char *action,
 			const char *sentence, bool nospace)
 {
+	json_t *data;
+
 	if (!e->on)
 		return;
-	event_line("BLOCK_JOB_ERROR",
-		   json_pack("{s:o,s:s,s:s,s:b,s:o}", "device", json_text(e->device),
-			     "operation", operation, "action", action, "nospace",
-			     (int)nospace, "reason", json_text(sentence)));
+	data = json_object();
+	info_set_text(data, "device", e->device);
+	json_object_set_new(data, "operation", json_string(operation));
+	json_object_set_new(data, "action", json_string(action));
+	json_object_set_new(data, "nospace", json_boolean(nospace));
+	info_set_text(data, "reason", sentence);
+	event_line("BLOCK_JOB_ERROR", data);
 }
 
 static const char *outcome(const struct merge_options *o, const struct merge_result *r,
@@ -128,30 +140,22 @@ static const char *outcome(const struct merge_options *o, const struct merge_res
 	return o->dry_run ? "predicted" : "merged";
 }
 
-static void add_swallowed(json_t *to, const struct merge_result *r)
-{
-	json_t *list = json_array();
-
-	for (size_t i = 0; i < r->n_swallowed; i++)
-		json_array_append_new(list, json_text(r->swallowed[i]));
-	json_object_set_new(to, "swallowed", list);
-}
-
 static void add_text(json_t *to, const char *key, const char *text)
 {
 	if (text && *text)
-		json_object_set_new(to, key, json_text(text));
+		info_set_text(to, key, text);
 }
 
 static void tell_result(struct merge_events *e, const struct merge_options *o,
 			const struct merge_result *r, int err, const char *sentence)
 {
-	json_t *data = json_pack("{s:o,s:s,s:s,s:b,s:i}", "device", json_text(e->device),
-				 "type", e->type, "result", outcome(o, r, err), "dry-run",
-				 (int)o->dry_run, "exit-status", status_of(err));
+	json_t *data = json_object();
 
-	if (!data)
-		return;
+	info_set_text(data, "device", e->device);
+	json_object_set_new(data, "type", json_string(e->type));
+	json_object_set_new(data, "result", json_string(outcome(o, r, err)));
+	json_object_set_new(data, "dry-run", json_boolean(o->dry_run));
+	json_object_set_new(data, "exit-status", json_integer(status_of(err)));
 	add_text(data, "error", sentence);
 	add_text(data, "note", r->note);
 	add_text(data, "warning", r->warning);
@@ -166,7 +170,7 @@ static void tell_result(struct merge_events *e, const struct merge_options *o,
 	add_text(data, "backing-filename", r->backing_string);
 	add_text(data, "backing-filename-format", r->backing_format);
 	if (!err)
-		add_swallowed(data, r);
+		info_set_texts(data, "swallowed", r->swallowed, r->n_swallowed);
 	json_object_set_new(data, "elapsed-ms", json_bytes(r->elapsed_ms));
 	event_line("CHAIN_MERGE_RESULT", data);
 }
@@ -185,7 +189,7 @@ static void tell_failure(struct merge_events *e, int err, const char *sentence)
 	tell_state(e, MERGE_ABORTING);
 	data = job_data(e);
 	if (data && !stopped)
-		json_object_set_new(data, "error", json_text(sentence));
+		info_set_text(data, "error", sentence);
 	event_line(stopped ? "BLOCK_JOB_CANCELLED" : "BLOCK_JOB_COMPLETED", data);
 }
 

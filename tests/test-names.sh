@@ -78,6 +78,37 @@ testNewline()
 	assert_one_error
 }
 
+# Two that differ in a byte which is no UTF-8 are told apart, as in chain-info, and from one
+# that is named as such a byte is shown.
+testJsonOfNoUtf8()
+{
+	new $'A\xff' 1M
+	over $'B\xff' $'A\xff'
+	fill $'B\xff' 1 0 100k
+	over $'B\xfe' $'B\xff'
+	over 'B\xfe' $'B\xfe'
+	over $'D\xff' 'B\xfe'
+	assert_status 0 chain-stream --json -b $'A\xff' $'D\xff'
+	assertEquals '["B\\xfe","B�","B�"]' "$(merge_result swallowed |
+		jq -c 'map(split("/")[-1])')"
+	assertEquals '["B\\\\xfe","B\\xfe","B\\xff"]' "$(merge_result swallowed-escaped |
+		jq -c 'map(split("/")[-1])')"
+	assertEquals '"D�" "D\\xff" "A�" "A\\xff"' "$(merge_result device) \
+$(merge_result device-escaped) $(merge_result backing-filename) \
+$(merge_result backing-filename-escaped)"
+	assertEquals '"D�" "D\\xff"' "$(jq 'select(.event == "JOB_STATUS_CHANGE").data |
+		.id, ."id-escaped"' "$WORK/out" | head -n 2 | paste -sd ' ')"
+	assertEquals '"D�" "D\\xff"' "$(jq 'select(.event == "BLOCK_JOB_COMPLETED").data |
+		.device, ."device-escaped"' "$WORK/out" | paste -sd ' ')"
+	assert_status 66 chain-stream --json $'E\xff'
+	assert_out '"error":"E�: '
+	assert_out '"error-escaped":"E\\\\xff: '
+	# the others are as they are
+	over E.qcow2 $'A\xff'
+	assert_status 0 chain-stream --json -n E.qcow2
+	assertEquals null "$(merge_result device-escaped)"
+}
+
 testLeadingDash()
 {
 	mkdir d

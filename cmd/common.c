@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/escape.h"
 #include "base/fail.h"
 #include "base/size.h"
@@ -24,6 +25,7 @@ volatile sig_atomic_t stop_signal;
 static const char *name_of_program;
 static bool ended;
 static _Atomic bool lacks_memory; /* for a part of the output */
+static int stdout_error; /* errno of the first flush that failed; stdio forgets it */
 
 static const struct argp_option options[] = {
 	{"quiet", 'q', NULL, 0, "Say nothing that is not an error", 90},
@@ -181,10 +183,27 @@ int common_begin(const char *program, const struct argp *argp, int argc, char **
 	return -err;
 }
 
-int common_end(const char *program, int status)
+bool common_flush(void)
+{
+	errno = 0;
+	if (fflush(stdout) != 0 && !stdout_error)
+		stdout_error = errno;
+	return !ferror(stdout);
+}
+
+static void say_not_written(const char *program, const char *done, int err)
+{
+	CLEANUP_FREE char *text = NULL;
+
+	if (asprintf(&text, "%s%sstandard output: cannot write%s%s", done ? done : "",
+		     done ? "; but " : "", err ? ": " : "", err ? strerror(err) : "") < 0)
+		text = NULL;
+	remark(program, text ? text : "standard output: cannot write");
+}
+
+int common_end_after(const char *program, int status, const char *done)
 {
 	bool failed = ferror(stdout) != 0, pending = __fpending(stdout) != 0;
-	char text[128];
 	int err = 0;
 
 	ended = true;
@@ -197,10 +216,13 @@ int common_end(const char *program, int status)
 			return status;
 		err = ENOMEM;
 	}
-	snprintf(text, sizeof(text), "standard output: cannot write%s%s", err ? ": " : "",
-		 err ? strerror(err) : "");
-	remark(program, text);
+	say_not_written(program, done, stdout_error ? stdout_error : err);
 	return STATUS_IO;
+}
+
+int common_end(const char *program, int status)
+{
+	return common_end_after(program, status, NULL);
 }
 
 int common_leave(const char *program, int err)

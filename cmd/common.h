@@ -57,11 +57,17 @@ void common_lacks_memory(void);
 /* escape_text, for what is printed; NULL: it lacks memory. */
 char *common_text(const char *text);
 
+/* Flush stdout. false: it failed, now or before; common_end says why it first did. */
+bool common_flush(void);
+
 /*
  * Last thing in main: flush stdout and see that all of it was written. Returns status, or
  * 74 with a line on stderr if it was not.
  */
 int common_end(const char *program, int status);
+
+/* The same, and the line says first what was done ("D.qcow2: merged"). NULL: nothing. */
+int common_end_after(const char *program, int status, const char *done);
 
 /* The same for 0 or a negative errno, of which it complains. Returns its status. */
 int common_leave(const char *program, int err);

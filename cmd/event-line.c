@@ -30,7 +30,7 @@ void json_line(json_t *value)
 	if (value)
 		json_dumpf(value, stdout, JSON_COMPACT);
 	putchar('\n');
-	fflush(stdout);
+	common_flush();
 	json_decref(value);
 }
 

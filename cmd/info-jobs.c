@@ -112,7 +112,7 @@ static void show(const struct info_jobs_options *o, const char *text, const char
 			putchar('\n');
 		fputs(text, stdout);
 	}
-	fflush(stdout);
+	common_flush();
 }
 
 /* Until then, or until a signal. In short naps: one may come just before we sleep. */

@@ -17,6 +17,7 @@
 #include "base/escape.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "common.h"
 #include "merge-bar.h"
 #include "merge-events.h"
 #include "merge-report.h"
@@ -32,6 +33,7 @@ struct show {
 	struct merge_bar bar;
 	struct merge_events events;
 	uint64_t errors;
+	bool merged; /* it did something, and all of it */
 };
 
 static void on_progress(void *opaque, enum merge_state state,
@@ -74,7 +76,7 @@ static void on_event(void *opaque, const char *line)
 	if (!s->args->common.json)
 		return;
 	puts(line);
-	fflush(stdout);
+	common_flush();
 }
 
 static void say(const struct show *s, const char *text)
@@ -121,11 +123,22 @@ static void tell_how_far(const struct merge_options *o, int err,
 	     size_format(c->total, total));
 }
 
+/* Nobody can ask for them again: where they cannot be written, they are said. */
 static void print_merged(const struct show *s, const struct merge_result *r)
 {
 	for (size_t i = 0; i < r->n_swallowed; i++) {
 		fputs(r->swallowed[i], stdout);
 		putchar(s->args->separator);
+	}
+	if (common_flush())
+		return;
+	for (size_t i = 0; i < r->n_swallowed; i++) {
+		CLEANUP_FREE char *text = NULL;
+
+		if (asprintf(&text, "%s: left the chain: %s", s->args->merge.image,
+			     r->swallowed[i]) < 0)
+			text = NULL;
+		remark(s->program, text ? text : r->swallowed[i]);
 	}
 }
 
@@ -178,6 +191,7 @@ static int run(struct show *s)
 	complain(s->program, err);
 	if (!err)
 		show_success(s, &r);
+	s->merged = !err && !r.nothing_to_do && !s->args->merge.dry_run;
 	merge_result_release(&r);
 	return err;
 }
@@ -204,6 +218,18 @@ static void holder_died(void)
 	_exit(STATUS_UNAVAILABLE);
 }
 
+/* That the rest of what we had to say is lost changes nothing about it. */
+static int end(const struct show *s, int status)
+{
+	const struct merge_options *o = &s->args->merge;
+	CLEANUP_FREE char *done = NULL;
+
+	if (s->merged && asprintf(&done, "%s: %s", o->image,
+				  o->type == MERGE_STREAM ? "merged" : "rebased") < 0)
+		done = NULL;
+	return common_end_after(s->program, status, done);
+}
+
 int merge_command(const char *program, struct merge_args *args)
 {
 	CLEANUP_FREE char *image = escape_text(args->merge.image);
@@ -218,5 +244,5 @@ int merge_command(const char *program, struct merge_args *args)
 	merge_bar_init(&s.bar, !args->common.quiet && !args->common.json);
 	merge_events_init(&s.events, args->common.json, &args->merge);
 	err = run(&s);
-	return common_end(program, status_of(err));
+	return end(&s, status_of(err));
 }

@@ -295,10 +295,11 @@ testControlCharacters()
 testOutputIsWatched()
 {
 	make_chain
-	for how in '' --json --map --check --dot; do
+	for how in '' --json --map --check --dot --watch=0.1 '--watch=0.1 --json'; do
 		# shellcheck disable=SC2086
-		chain-info $how D.qcow2 >/dev/full 2>"$WORK/err"
+		timeout 20 chain-info $how D.qcow2 >/dev/full 2>"$WORK/err"
 		assertEquals "chain-info $how" 74 $?
+		assert_err 'No space left on device'
 	done
 }
 

@@ -232,6 +232,29 @@ testFullStdout()
 	chain-stream -q -b A.qcow2 --print-merged D.qcow2 >/dev/full 2>"$WORK/err"
 	assertEquals "a failed write to stdout" 74 $?
 	assert_merged D.qcow2 "$HASH" A.qcow2
+	# what can be asked for no more is on stderr then
+	assert_err "^chain-stream: D.qcow2: left the chain: $PWD/C.qcow2\$"
+	assert_err "^chain-stream: D.qcow2: left the chain: $PWD/B.qcow2\$"
+	full_stdout merged
+	chain-stream -q --json D.qcow2 >/dev/full 2>"$WORK/err"
+	full_stdout merged
+	chain-rebase -q --json -F qcow2 -b A.qcow2 D.qcow2 >/dev/full 2>"$WORK/err"
+	full_stdout rebased
+	# a dry run does nothing that could be said
+	for o in -q --json; do
+		chain-stream $o -n D.qcow2 >/dev/full 2>"$WORK/err"
+		assertEquals "$o" 74 $?
+		assert_one_error
+		assert_err '^chain-stream: standard output: cannot write: No space left on device$'
+	done
+}
+
+# full_stdout DONE: the last line says that this was done, and what failed
+full_stdout()
+{
+	tail -n 1 "$WORK/err" >last
+	assertTrue "$1: $(cat "$WORK/err")" "grep -q \
+		': D.qcow2: $1; but standard output: cannot write: No space left on device$' last"
 }
 
 # shellcheck disable=SC1091

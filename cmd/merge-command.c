@@ -8,17 +8,16 @@
 #include "merge-command.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/escape.h"
 #include "base/fail.h"
 #include "base/size.h"
 #include "common.h"
 #include "merge-bar.h"
+#include "merge-death.h"
 #include "merge-events.h"
 #include "merge-report.h"
 #include "qemu/merge.h"
@@ -42,6 +41,7 @@ static void on_progress(void *opaque, enum merge_state state,
 {
 	struct show *s = opaque;
 
+	merge_death_wait();
 	merge_bar_update(&s->bar, state, counts, rate);
 	merge_events_progress(&s->events, state, counts, rate, speed_limit);
 }
@@ -52,6 +52,7 @@ static void on_error(void *opaque, const char *operation, const char *action,
 	struct show *s = opaque;
 	CLEANUP_FREE char *paused = NULL;
 
+	merge_death_wait();
 	merge_events_error(&s->events, operation, action, sentence, nospace);
 	if (s->errors++ < ERRORS_SHOWN || s->args->common.verbose) {
 		merge_bar_clear(&s->bar);
@@ -196,28 +197,6 @@ static int run(struct show *s)
 	return err;
 }
 
-/*
- * The image's holder died: end at once, before another one can hand out the clusters that
- * we write to. Threads may come here at the same time; one of them says so.
- */
-static const char *died_program = "chain-stream", *died_image = "";
-
-static void holder_died(void)
-{
-	static atomic_flag said = ATOMIC_FLAG_INIT;
-
-	while (atomic_flag_test_and_set(&said))
-		pause();
-	if (isatty(STDERR_FILENO)) /* over the bar */
-		dprintf(STDERR_FILENO, "\r\033[K");
-	dprintf(STDERR_FILENO,
-		"%s: %s: the process that held the image for its guest died; what was "
-		"linked before its last commit stays, and the next run goes on from "
-		"there\n",
-		died_program, died_image);
-	_exit(STATUS_UNAVAILABLE);
-}
-
 /* That the rest of what we had to say is lost changes nothing about it. */
 static int end(const struct show *s, int status)
 {
@@ -232,17 +211,14 @@ static int end(const struct show *s, int status)
 
 int merge_command(const char *program, struct merge_args *args)
 {
-	CLEANUP_FREE char *image = escape_text(args->merge.image);
-
 	struct show s = {.program = program, .args = args};
 	int err;
 
-	died_program = program;
-	died_image = image ? image : "";
 	args->merge.stop = &stop_signal;
-	args->merge.died = holder_died;
+	args->merge.died = merge_death;
 	merge_bar_init(&s.bar, !args->common.quiet && !args->common.json);
 	merge_events_init(&s.events, args->common.json, &args->merge);
+	merge_death_expect(program, &args->merge, &s.events);
 	err = run(&s);
 	return end(&s, status_of(err));
 }

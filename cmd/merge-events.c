@@ -3,13 +3,18 @@
 #include "merge-events.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/size.h"
 #include "event-line.h"
 #include "info-text.h"
 #include "status.h"
 
 #define PROGRESS_MS 250
+#define LOOK_MS 10
 
 void merge_events_init(struct merge_events *e, bool on, const struct merge_options *o)
 {
@@ -20,6 +25,7 @@ void merge_events_init(struct merge_events *e, bool on, const struct merge_optio
 		.speed = o->rate,
 		.dry_run = o->dry_run,
 	};
+	pthread_mutex_init(&e->lock, NULL);
 }
 
 static void tell_state(struct merge_events *e, enum merge_state state)
@@ -96,6 +102,7 @@ void merge_events_progress(struct merge_events *e, enum merge_state state,
 			   uint64_t speed)
 {
 	uint64_t now = clock_ms();
+	LOCK_SCOPE(&e->lock);
 
 	e->counts = *counts;
 	e->speed = speed;
@@ -112,20 +119,26 @@ void merge_events_progress(struct merge_events *e, enum merge_state state,
 	tell_progress(e, rate);
 }
 
-void merge_events_error(struct merge_events *e, const char *operation, const char *action,
-			const char *sentence, bool nospace)
+static void tell_error(struct merge_events *e, const char *operation, const char *action,
+		       const char *sentence, bool nospace)
 {
-	json_t *data;
+	json_t *data = json_object();
 
-	if (!e->on)
-		return;
-	data = json_object();
 	info_set_text(data, "device", e->device);
 	json_object_set_new(data, "operation", json_string(operation));
 	json_object_set_new(data, "action", json_string(action));
 	json_object_set_new(data, "nospace", json_boolean(nospace));
 	info_set_text(data, "reason", sentence);
 	event_line("BLOCK_JOB_ERROR", data);
+}
+
+void merge_events_error(struct merge_events *e, const char *operation, const char *action,
+			const char *sentence, bool nospace)
+{
+	LOCK_SCOPE(&e->lock);
+
+	if (e->on)
+		tell_error(e, operation, action, sentence, nospace);
 }
 
 static const char *outcome(const struct merge_options *o, const struct merge_result *r,
@@ -183,8 +196,7 @@ static void tell_failure(struct merge_events *e, int err, const char *sentence)
 	json_t *data;
 
 	if (status_of(err) == STATUS_IO)
-		merge_events_error(e, nospace ? "write" : "read", "report", sentence,
-				   nospace);
+		tell_error(e, nospace ? "write" : "read", "report", sentence, nospace);
 	advance(e, MERGE_CREATED);
 	tell_state(e, MERGE_ABORTING);
 	data = job_data(e);
@@ -193,13 +205,11 @@ static void tell_failure(struct merge_events *e, int err, const char *sentence)
 	event_line(stopped ? "BLOCK_JOB_CANCELLED" : "BLOCK_JOB_COMPLETED", data);
 }
 
-void merge_events_end(struct merge_events *e, const struct merge_options *o,
-		      const struct merge_result *r, int err, const char *sentence)
+static void tell_end(struct merge_events *e, const struct merge_options *o,
+		     const struct merge_result *r, int err, const char *sentence)
 {
 	bool is_job = !o->dry_run && (err || !r->nothing_to_do || e->created);
 
-	if (!e->on)
-		return;
 	if (r->counts.total)
 		e->counts = r->counts;
 	if (is_job && err) {
@@ -213,4 +223,36 @@ void merge_events_end(struct merge_events *e, const struct merge_options *o,
 		tell_state(e, MERGE_CONCLUDED);
 		tell_state(e, MERGE_NULL);
 	}
+}
+
+void merge_events_end(struct merge_events *e, const struct merge_options *o,
+		      const struct merge_result *r, int err, const char *sentence)
+{
+	LOCK_SCOPE(&e->lock);
+
+	if (e->on)
+		tell_end(e, o, r, err, sentence);
+}
+
+/* Who has it and does not give it back waits for a reader of stdout. */
+static bool lock_within(pthread_mutex_t *lock, int ms)
+{
+	for (; pthread_mutex_trylock(lock) != 0; ms -= LOOK_MS) {
+		if (ms <= 0)
+			return false;
+		nanosleep(&(struct timespec){.tv_nsec = LOOK_MS * 1000000L}, NULL);
+	}
+	return true;
+}
+
+void merge_events_die(struct merge_events *e, const struct merge_options *o,
+		      uint64_t elapsed_ms, int err, const char *sentence, int wait_ms)
+{
+	struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+	struct merge_result r = {.elapsed_ms = elapsed_ms};
+
+	if (!e->on || !lock_within(&e->lock, wait_ms) || poll(&out, 1, wait_ms) <= 0)
+		return;
+	r.counts = e->counts;
+	tell_end(e, o, &r, err, sentence);
 }

@@ -14,16 +14,22 @@
  * Whatever the engine reports or leaves out, the states come in this order and each at
  * most once (running and paused may alternate). A dry run and one with nothing to do
  * are no jobs: only the result is told.
+ *
+ * All are written by the thread of the merge, each call under the lock, and nothing else
+ * writes to stdout meanwhile. So who has the lock finds no line half written: as does the
+ * thread that ends the process (merge-death.h), which never gives it back.
  */
 #ifndef CMD_MERGE_EVENTS_H
 #define CMD_MERGE_EVENTS_H
 
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "job/merge.h"
 
 struct merge_events {
 	bool on, dry_run;
+	pthread_mutex_t lock; /* all below, and stdout */
 	const char *device; /* the image's path as the user gave it */
 	const char *type; /* "stream", "rebase" */
 	bool created;
@@ -41,6 +47,13 @@ void merge_events_progress(struct merge_events *e, enum merge_state state,
 
 void merge_events_error(struct merge_events *e, const char *operation, const char *action,
 			const char *sentence, bool nospace);
+
+/*
+ * As merge_events_end, by a thread that ends the process, with the counts that were seen last;
+ * no other call returns afterwards. Where nobody reads, nothing is written after wait_ms.
+ */
+void merge_events_die(struct merge_events *e, const struct merge_options *o,
+		      uint64_t elapsed_ms, int err, const char *sentence, int wait_ms);
 
 /* How it ended: err as merge_run returned it, sentence: its text ("" for 0). */
 void merge_events_end(struct merge_events *e, const struct merge_options *o,

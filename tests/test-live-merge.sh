@@ -335,6 +335,59 @@ testHolderKilled()
 	assert_merged D.qcow2 "$HASH" ""
 }
 
+# The same as JSON: whole lines, told to the end, and the sentence is that of stderr.
+testHolderKilledJson()
+{
+	need_holder || return 0
+	make_slow_chain 24
+	hold D.qcow2 || return 0
+	start chain-stream --json --rate=6M D.qcow2
+	live_runs
+	kill_holder
+	finish
+	assertEquals 69 "$STATUS"
+	cp "$WORK/bg.out" "$WORK/out"
+	assertTrue "lines of JSON: $(cat "$WORK/out")" "jq -es . <'$WORK/out'"
+	assertEquals "aborting BLOCK_JOB_COMPLETED CHAIN_MERGE_RESULT concluded null" \
+		"$(jq -r '.data.status // .event' "$WORK/out" | tail -n 5 | paste -sd ' ')"
+	assertEquals '"failed" 69' "$(merge_result result) $(merge_result exit-status)"
+	assertEquals "$(cat "$WORK/bg.err")" "chain-stream: $(merge_result error | jq -r .)"
+	assertTrue "how far it was: $(merge_result offset)" "[ $(merge_result offset) -gt 0 ]"
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+}
+
+# And where nobody reads it: it ends all the same.
+testHolderKilledUnread()
+{
+	need_holder || return 0
+	! nm -D "$PLUGIN" 2>/dev/null | grep -q ' U __tsan_init$' || {
+		skip "the sanitizer of threads flushes stdout at the end, and waits"
+		return 0
+	}
+	make_slow_chain 24
+	hold D.qcow2 || return 0
+	mkfifo pipe
+	exec 8<>pipe
+	head -c 65536 /dev/zero >&8
+	chain-stream --json --rate=6M D.qcow2 >&8 2>"$WORK/bg.err" &
+	PID=$!
+	later "kill -9 $PID"
+	# it stands at its first line
+	until_true 10 bash -c 'chain-info --jobs --json D.qcow2 | jq -e ".[] | select(.alive)"' ||
+		fail "no merge runs"
+	kill_holder
+	# shellcheck disable=SC2016
+	until_true 20 bash -c '! kill -0 "$1" || grep -q "^State:.Z" "/proc/$1/status"' - "$PID" ||
+		fail "it waits for a reader: $(cat "$WORK/bg.err")"
+	kill -9 "$PID" 2>/dev/null
+	finish
+	exec 8>&-
+	assertEquals "$(cat "$WORK/bg.err")" 69 "$STATUS"
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+}
+
 # A holder that does not answer keeps nobody for long.
 testHolderStands()
 {

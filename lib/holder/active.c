@@ -32,28 +32,8 @@ int active_init(struct active *a, struct image *img, struct epoch *epoch,
 	pthread_mutex_init(&a->publish, NULL);
 	space_init(&a->space, img, epoch);
 	regions_init(a, cache_bytes);
-	a->pending = calloc(1, sizeof(*a->pending));
-	if (!a->pending)
-		return fail(ENOMEM, "out of memory");
-	pending_reset(a->pending);
-	return 0;
-}
-
-void pending_free(struct pending *p)
-{
-	if (!p)
-		return;
-	free(p->words);
-	free(p->tables);
-	raises_release(&p->raises);
-	raises_release(&p->freed);
-	free(p);
-}
-
-void pending_reset(struct pending *p)
-{
-	p->n_words = p->n_tables = p->raises.count = p->freed.count = 0;
-	p->lowest_freed = UINT64_MAX;
+	a->pending = pending_new(1);
+	return a->pending ? 0 : fail(ENOMEM, "out of memory");
 }
 
 void active_release(struct active *a)
@@ -65,12 +45,15 @@ void active_release(struct active *a)
 	pthread_mutex_destroy(&a->publish);
 }
 
-static const struct table_change *find_table(const struct pending *p, uint64_t l1_index)
+/* publish held: so many bytes more wait for the next commit. */
+static void charge(struct active *a, size_t bytes)
 {
-	for (size_t i = 0; p && i < p->n_tables; i++)
-		if (p->tables[i].l1_index == l1_index)
-			return &p->tables[i];
-	return NULL;
+	struct pending *p = a->pending;
+
+	p->bytes += bytes;
+	a->backlog += bytes;
+	if (p->bytes > BACKLOG_MOST / 2 && p->bytes - bytes <= BACKLOG_MOST / 2)
+		a->ripe = true;
 }
 
 /* publish held. */
@@ -99,7 +82,8 @@ static int add_table(struct active *a, uint64_t l1_index, uint64_t old)
 		if (refs_get(a->img, old >> a->bits, &count) == 0 && count <= 1)
 			image_forget_tables(a->img, old, 1);
 	}
-	p->tables[p->n_tables++] = t;
+	pending_add_table(p, &t);
+	charge(a, PENDING_ENTRY);
 	return 0;
 }
 
@@ -112,7 +96,7 @@ int active_ready(struct active *a, struct region *r)
 
 	if (r->ready)
 		return 0;
-	if (!find_table(a->pending, index) && !find_table(a->writing, index)) {
+	if (!pending_table(a->pending, index) && !pending_table(a->writing, index)) {
 		/* another region of the same table may have been first, and committed */
 		err = cache_read(a->img->cache, a->img->tables[0].l1_offset + 8 * index,
 				 &l1, sizeof(l1));
@@ -162,7 +146,8 @@ static void put_words(struct active *a, struct region *r, uint64_t cluster,
 	struct pending *p = a->pending;
 
 	region_pin(a, r, n);
-	a->backlog += n;
+	charge(a, n * PENDING_ENTRY + (r->pinned_for == p->number ? 0 : a->region_bytes));
+	r->pinned_for = p->number;
 	for (; n; n--) {
 		p->words[p->n_words++] = (struct word_change){cluster, word, r};
 		region_set(a, r, cluster++, word);

@@ -22,36 +22,21 @@
 #include <stdint.h>
 
 #include "holder/epoch.h"
+#include "holder/pending.h"
 #include "holder/space.h"
-#include "image/changes.h"
 #include "image/image.h"
 #include "qcow2/word.h"
 
 struct region;
 
-/* A word that the next commit writes. The latest one for a cluster counts. */
-struct word_change {
-	uint64_t cluster; /* guest cluster */
-	struct qcow2_word word;
-	struct region *region; /* pinned until the change is on the disk */
-};
-
-/* An L2 table that the next commit makes: new, or the copy of one that is shared. */
-struct table_change {
-	uint64_t l1_index;
-	uint64_t host; /* offset of the new one */
-	uint64_t old; /* offset of what it takes the place of; 0: nothing */
-};
-
-/* What one commit is made of. */
-struct pending {
-	struct word_change *words;
-	size_t n_words, cap_words;
-	struct table_change *tables;
-	size_t n_tables, cap_tables;
-	struct raises raises, freed;
-	uint64_t lowest_freed; /* host cluster; UINT64_MAX: none */
-};
+/*
+ * Bytes of memory for changes that are not on the disk (pending.h), as a bound: who changes
+ * more waits while there are more; what the requests under way then still add comes on top. A
+ * commit begins when half of it has come together since the last one did, so that guests need
+ * not wait for it. A worker gets no further than half, so that they do not wait for what it
+ * links.
+ */
+#define BACKLOG_MOST (64u << 20)
 
 #define ACTIVE_SHARDS 64
 
@@ -70,6 +55,7 @@ struct active {
 	unsigned unit_bits; /* of what can be allocated on its own: (sub)cluster */
 	unsigned units; /* per cluster: 1, or 32 with extended L2 */
 	uint64_t region_words;
+	size_t region_bytes; /* of memory, with all that it may come to hold */
 	bool external; /* data lies in a file of its own, host = guest offset */
 	struct space space;
 
@@ -81,8 +67,9 @@ struct active {
 	struct pending
 		*writing; /* being committed, or waiting for space; NULL: nothing */
 	_Atomic bool touched; /* data was written since the last sync */
-	/* words that are not on the disk: who changes more waits when they are too many */
-	_Atomic size_t backlog;
+	_Atomic size_t backlog; /* bytes of both */
+	/* pending has got half of BACKLOG_MOST: whoever sets it to false wakes the commit */
+	_Atomic bool ripe;
 	bool checked; /* its words lead to no table (holder/snapshots.c) */
 	/* A refcount may have stayed too high: the mark stays, too, for the next sweep. */
 	_Atomic bool leaks;
@@ -118,9 +105,5 @@ static inline bool word_is_own(const struct qcow2_word w)
 {
 	return w.word & QCOW2_COPIED && !(w.word & QCOW2_COMPRESSED);
 }
-
-void pending_reset(struct pending *p);
-/* With what it holds, and no region unpinned; NULL: nothing. */
-void pending_free(struct pending *p);
 
 #endif

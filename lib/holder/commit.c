@@ -55,12 +55,12 @@ static int take(struct active *a, struct pending **out)
 	if (a->writing ||
 	    (!a->pending->n_words && !a->pending->n_tables && !a->pending->freed.count))
 		return 0;
-	fresh = calloc(1, sizeof(*fresh));
+	fresh = pending_new(a->pending->number + 1);
 	if (!fresh)
 		return fail(ENOMEM, "out of memory");
-	pending_reset(fresh);
 	*out = a->writing = a->pending;
 	a->pending = fresh;
+	a->ripe = false;
 	return 0;
 }
 
@@ -75,7 +75,7 @@ static void let_go(struct active *a, struct pending *p)
 			;
 		region_unpin(a, r, (unsigned)(next - i));
 	}
-	a->backlog -= p->n_words;
+	a->backlog -= p->bytes;
 	pthread_mutex_lock(&a->publish);
 	a->writing = NULL;
 	pthread_mutex_unlock(&a->publish);
@@ -149,19 +149,22 @@ static int make_tables(struct active *a, const struct pending *p, struct commit_
 	return err;
 }
 
-/* Where the L2 table of this L1 entry will be after this commit. */
+/*
+ * Where the L2 table of this L1 entry will be after this commit. *next: so many of the tables
+ * lie before those of the words so far, which come in order as the tables do.
+ */
 static int find_table(struct active *a, const struct pending *p, uint64_t l1_index,
-		      uint64_t *host, bool *fresh)
+		      size_t *next, uint64_t *host, bool *fresh)
 {
 	int err;
 
-	*fresh = true;
-	for (size_t i = 0; i < p->n_tables; i++)
-		if (p->tables[i].l1_index == l1_index) {
-			*host = p->tables[i].host;
-			return 0;
-		}
-	*fresh = false;
+	while (*next < p->n_tables && p->tables[*next].l1_index < l1_index)
+		++*next;
+	*fresh = *next < p->n_tables && p->tables[*next].l1_index == l1_index;
+	if (*fresh) {
+		*host = p->tables[*next].host;
+		return 0;
+	}
 	err = image_l2_offset(a->img, 0, l1_index, host);
 	if (!err && !*host)
 		err = fail(EINVAL, "no L2 table was made for L1 entry %ju",
@@ -176,6 +179,7 @@ static int make_words(struct active *a, const struct pending *p, struct commit_s
 	unsigned bytes = qcow2_word_bytes(&a->img->header);
 	CLEANUP_FREE struct order *order = malloc((p->n_words + 1) * sizeof(*order));
 	bool fresh = false, sorted = true;
+	size_t next = 0;
 	int err = order ? 0 : fail(ENOMEM, "out of memory");
 
 	for (size_t i = 0; i < p->n_words && !err; i++) {
@@ -191,7 +195,7 @@ static int make_words(struct active *a, const struct pending *p, struct commit_s
 			continue;
 		if (w->cluster / entries != index) {
 			index = w->cluster / entries;
-			err = find_table(a, p, index, &host, &fresh);
+			err = find_table(a, p, index, &next, &host, &fresh);
 		}
 		if (!err)
 			err = changes_add(fresh ? &set->fresh_words : &set->words[1],
@@ -421,6 +425,14 @@ void commits_stop(struct commits *c)
 	if (c->running)
 		pthread_join(c->thread, NULL);
 	c->running = false;
+}
+
+void commits_wake(struct commits *c)
+{
+	LOCK_SCOPE(&c->lock);
+
+	c->wanted = true;
+	pthread_cond_broadcast(&c->changed);
 }
 
 int commits_flush(struct commits *c)

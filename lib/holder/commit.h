@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Group commit: one thread makes durable what the guest's threads and a worker have
- * published, at least once a second and whenever a flush asks for it.
+ * published, at least once a second, whenever a flush asks for it, and when much has come
+ * together (BACKLOG_MOST).
  *
  * A flush is served by a commit that starts after it came, so one commit serves all that
  * came meanwhile. What a commit has unlinked is given back after it (S3): refcounts down,
@@ -48,6 +49,8 @@ void commits_release(struct commits *c);
 
 /* Wait for a commit that starts now or later. */
 int commits_flush(struct commits *c);
+/* One starts as soon as it can: ask for it, and do not wait. */
+void commits_wake(struct commits *c);
 
 /*
  * Wait, some seconds at most, until little of what was freed is left to be punched: for who is

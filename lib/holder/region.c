@@ -27,7 +27,8 @@ static size_t region_bytes(const struct active *a)
 void regions_init(struct active *a, size_t cache_bytes)
 {
 	a->region_words = min_u64(WORDS_MOST, qcow2_l2_entries(&a->img->header));
-	a->shard_regions = cache_bytes / ACTIVE_SHARDS / region_bytes(a);
+	a->region_bytes = region_bytes(a);
+	a->shard_regions = cache_bytes / ACTIVE_SHARDS / a->region_bytes;
 	if (a->shard_regions < REGIONS_LEAST)
 		a->shard_regions = REGIONS_LEAST;
 	for (unsigned i = 0; i < ACTIVE_SHARDS; i++)

@@ -58,12 +58,16 @@ static int enter_writer(struct holder *h, unsigned *slot)
 	if (err)
 		return err;
 	for (;;) {
+		struct active *a;
 		bool full;
 
 		if (commits_broken(&h->commits))
 			return fail(EIO, "a sync failed; nothing more is written");
 		*slot = epoch_enter(&h->epoch);
-		full = atomic_load(&h->view)->active->backlog > BACKLOG_MOST;
+		a = atomic_load(&h->view)->active;
+		full = a->backlog > BACKLOG_MOST;
+		if (a->ripe && atomic_exchange(&a->ripe, false))
+			commits_wake(&h->commits);
 		if (!full && !h->gate_closed)
 			return 0;
 		epoch_leave(&h->epoch, *slot);

@@ -14,12 +14,6 @@
 
 struct session; /* of a worker: holder/serve.c */
 
-/*
- * Words that wait for a commit, in all: some 20 MiB with their regions pinned. A worker gets
- * no further than half of it, so that guests do not wait for what it links.
- */
-#define BACKLOG_MOST 262144u
-
 struct holder {
 	struct holder_options options;
 	char *path;

@@ -6,6 +6,8 @@
 #include <stdatomic.h>
 #include <time.h>
 
+#include "base/cleanup.h"
+
 static _Thread_local unsigned last_slot;
 
 void epoch_init(struct epoch *e)
@@ -13,6 +15,46 @@ void epoch_init(struct epoch *e)
 	atomic_store(&e->now, 1);
 	for (unsigned i = 0; i < EPOCH_SLOTS; i++)
 		atomic_store(&e->slots[i].entered, 0);
+	atomic_store(&e->waiting, 0);
+	pthread_mutex_init(&e->lock, NULL);
+	pthread_cond_init(&e->left, NULL);
+}
+
+void epoch_release(struct epoch *e)
+{
+	pthread_mutex_destroy(&e->lock);
+	pthread_cond_destroy(&e->left);
+}
+
+/* From *slot on; false: all are taken. */
+static bool take_slot(struct epoch *e, unsigned *slot)
+{
+	for (unsigned tries = 0; tries < EPOCH_SLOTS; tries++) {
+		_Atomic uint64_t *entered = &e->slots[*slot].entered;
+		uint64_t none = 0;
+
+		/* looked at first: a line that is only read stays with all who read it */
+		if (!atomic_load(entered) &&
+		    atomic_compare_exchange_strong(entered, &none, 1))
+			return true;
+		*slot = (*slot + 1) % EPOCH_SLOTS;
+	}
+	return false;
+}
+
+/*
+ * No wake-up is lost: this thread says that it waits and then looks at the slots, and whoever
+ * leaves frees his slot and then looks whether anybody waits; one of the two sees the other.
+ * The lock keeps the signal from coming between the look and the sleep.
+ */
+static void wait_for_slot(struct epoch *e, unsigned *slot)
+{
+	LOCK_SCOPE(&e->lock);
+
+	e->waiting++;
+	while (!take_slot(e, slot))
+		pthread_cond_wait(&e->left, &e->lock);
+	e->waiting--;
 }
 
 /*
@@ -25,15 +67,8 @@ unsigned epoch_enter(struct epoch *e)
 {
 	unsigned slot = last_slot;
 
-	for (unsigned tries = 0;; tries++) {
-		uint64_t none = 0;
-
-		if (atomic_compare_exchange_strong(&e->slots[slot].entered, &none, 1))
-			break;
-		slot = (slot + 1) % EPOCH_SLOTS;
-		if (tries >= EPOCH_SLOTS)
-			sched_yield();
-	}
+	if (!take_slot(e, &slot))
+		wait_for_slot(e, &slot);
 	last_slot = slot;
 	atomic_store(&e->slots[slot].entered, atomic_load(&e->now));
 	return slot;
@@ -41,7 +76,12 @@ unsigned epoch_enter(struct epoch *e)
 
 void epoch_leave(struct epoch *e, unsigned slot)
 {
-	atomic_store_explicit(&e->slots[slot].entered, 0, memory_order_release);
+	atomic_store(&e->slots[slot].entered, 0);
+	if (!e->waiting)
+		return;
+	pthread_mutex_lock(&e->lock);
+	pthread_cond_signal(&e->left);
+	pthread_mutex_unlock(&e->lock);
 }
 
 uint64_t epoch_next(struct epoch *e)

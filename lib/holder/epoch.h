@@ -11,6 +11,7 @@
 #ifndef HOLDER_EPOCH_H
 #define HOLDER_EPOCH_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -23,10 +24,16 @@ struct epoch_slot {
 struct epoch {
 	_Atomic uint64_t now; /* from 1 */
 	struct epoch_slot slots[EPOCH_SLOTS];
+	/* Of those who have found no slot; whoever leaves one looks whether there are any. */
+	_Atomic unsigned waiting; /* changed under lock */
+	pthread_mutex_t lock;
+	pthread_cond_t left;
 };
 
 void epoch_init(struct epoch *e);
-/* The slot, for epoch_leave. Waits only while EPOCH_SLOTS requests are under way. */
+/* Nobody is inside any more. */
+void epoch_release(struct epoch *e);
+/* The slot, for epoch_leave. Sleeps only while EPOCH_SLOTS requests are under way. */
 unsigned epoch_enter(struct epoch *e);
 void epoch_leave(struct epoch *e, unsigned slot);
 

@@ -278,6 +278,7 @@ int holder_close(struct holder *h)
 	pthread_mutex_destroy(&h->begin_lock);
 	pthread_mutex_destroy(&h->gate_lock);
 	pthread_cond_destroy(&h->gate_opened);
+	epoch_release(&h->epoch);
 	free(h->path);
 	free(h);
 	return err;

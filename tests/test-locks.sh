@@ -244,7 +244,7 @@ testKilled()
 	cd ..
 }
 
-# A merge is killed, and ends a second later
+# A merge is killed, and ends some time later
 killed()
 {
 	start chain-stream -q --rate=16M D.qcow2
@@ -254,7 +254,7 @@ killed()
 	until_true 5 grep -q '^State:.D' "/proc/$PID"/task/*/status || fail "nothing waits"
 	kill -9 "$PID"
 	(
-		sleep 1
+		sleep 0.5
 		fsfreeze -u .
 	) &
 }

@@ -73,6 +73,7 @@ testActive()
 	refused D.data chain-stream -q -n D.qcow2
 	refused D.data chain-rebase -q -b A.qcow2 D.qcow2
 	refused D.data chain-rebase -q -u -F qcow2 -b A.qcow2 D.qcow2
+	refused D.data chain-rebase -q -n -u -F qcow2 -b A.qcow2 D.qcow2
 	refused D.data chain-snapshot D.qcow2 E.qcow2
 	assertFalse "an overlay is left" "[ -e E.qcow2 ]"
 	# it is no new base either

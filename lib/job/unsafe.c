@@ -117,15 +117,18 @@ static int open_locked(const struct merge_options *o, const struct limit *limit,
 			   "is a raw image and cannot have a backing file; make an "
 			   "overlay of it with chain-snapshot");
 	for (int i = 0; i < OPEN_TRIES && !err; i++) {
+		uint64_t wait_ms = min_u64(o->wait_lock_ms, limit_left_ms(limit));
 		bool same = true;
 
 		err = image_open(out, o->image, IMAGE_QCOW2,
 				 o->dry_run ? IMAGE_WOULD_WRITE : IMAGE_WRITE, 0);
-		if (err || o->dry_run)
+		if (err)
 			return err;
-		err = image_lock(*out, LOCK_WRITER,
-				 min_u64(o->wait_lock_ms, limit_left_ms(limit)), o->stop);
-		if (!err)
+		if (o->dry_run)
+			err = image_await(*out, LOCK_WRITER, wait_ms, o->stop);
+		else
+			err = image_lock(*out, LOCK_WRITER, wait_ms, o->stop);
+		if (!err && !o->dry_run)
 			err = image_is_unchanged(*out, &same);
 		if (!err && same)
 			return 0;

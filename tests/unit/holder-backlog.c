@@ -21,7 +21,7 @@
 /* 12 KiB each, and 64 MiB of them may wait */
 #define FEWEST 2000u
 #define MOST 7000u
-#define MEMORY (112u << 20)
+#define MEMORY (80u << 20)
 
 static struct holder *holder;
 static _Atomic bool closed; /* the disk: whoever syncs waits */

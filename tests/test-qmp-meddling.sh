@@ -89,7 +89,7 @@ testSecondSocket()
 	assert_status 75 chain-stream --qmp="$QMP2" -n -b A.qcow2 D.qcow2
 	assert_status 75 chain-stream --qmp="$QMP2" -b A.qcow2 D.qcow2
 	assert_one_error
-	assert_err "chain-stream \(process $PID\) is at it"
+	assert_err "chain-stream \(process $PID\) merges it"
 	assertEquals "the job is there" 1 "$(jobs_left | wc -l)"
 	# and if another client does, the merge is no worse
 	say "{\"execute\": \"job-dismiss\", \"arguments\": {\"id\": \"$(jobs_left)\"}}" >/dev/null

@@ -9,12 +9,10 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
-#include "base/io.h"
 #include "base/size.h"
+#include "holder/collect.h"
 #include "holder/region.h"
-#include "image/cache.h"
 #include "image/commit.h"
-#include "image/map.h"
 #include "image/rehead.h"
 
 #define PERIOD_MS 1000u
@@ -110,101 +108,6 @@ static int set_mark(struct active *a, const struct pending *p)
 	return 0;
 }
 
-struct order {
-	uint64_t cluster;
-	size_t index; /* in pending.words: the later one counts */
-};
-
-static int by_cluster(const void *a, const void *b)
-{
-	const struct order *x = a, *y = b;
-
-	if (x->cluster != y->cluster)
-		return x->cluster < y->cluster ? -1 : 1;
-	return (x->index > y->index) - (x->index < y->index);
-}
-
-/* The tables that this commit makes: a copy of the old one first, and their L1 words. */
-static int make_tables(struct active *a, const struct pending *p, struct commit_set *set)
-{
-	uint64_t bytes = image_cluster_size(a->img);
-	uint8_t buf[CACHE_SLICE];
-	int err = 0;
-
-	for (size_t i = 0; i < p->n_tables && !err; i++) {
-		const struct table_change *t = &p->tables[i];
-
-		for (uint64_t at = 0; t->old && at < bytes && !err; at += sizeof(buf)) {
-			size_t n = min_u64(bytes - at, sizeof(buf));
-
-			err = cache_read(a->img->cache, t->old + at, buf, n);
-			if (!err)
-				err = cache_write(a->img->cache, t->host + at, buf, n);
-		}
-		if (!err)
-			err = changes_add(&set->l1_words[1],
-					  a->img->tables[0].l1_offset + 8 * t->l1_index,
-					  (struct qcow2_word){t->host | QCOW2_COPIED, 0});
-	}
-	return err;
-}
-
-/*
- * Where the L2 table of this L1 entry will be after this commit. *next: so many of the tables
- * lie before those of the words so far, which come in order as the tables do.
- */
-static int find_table(struct active *a, const struct pending *p, uint64_t l1_index,
-		      size_t *next, uint64_t *host, bool *fresh)
-{
-	int err;
-
-	while (*next < p->n_tables && p->tables[*next].l1_index < l1_index)
-		++*next;
-	*fresh = *next < p->n_tables && p->tables[*next].l1_index == l1_index;
-	if (*fresh) {
-		*host = p->tables[*next].host;
-		return 0;
-	}
-	err = image_l2_offset(a->img, 0, l1_index, host);
-	if (!err && !*host)
-		err = fail(EINVAL, "no L2 table was made for L1 entry %ju",
-			   (uintmax_t)l1_index);
-	return err;
-}
-
-static int make_words(struct active *a, const struct pending *p, struct commit_set *set)
-{
-	uint64_t entries = qcow2_l2_entries(&a->img->header), host = 0,
-		 index = UINT64_MAX;
-	unsigned bytes = qcow2_word_bytes(&a->img->header);
-	CLEANUP_FREE struct order *order = malloc((p->n_words + 1) * sizeof(*order));
-	bool fresh = false, sorted = true;
-	size_t next = 0;
-	int err = order ? 0 : fail(ENOMEM, "out of memory");
-
-	for (size_t i = 0; i < p->n_words && !err; i++) {
-		order[i] = (struct order){p->words[i].cluster, i};
-		sorted = sorted && (!i || order[i].cluster >= order[i - 1].cluster);
-	}
-	if (!err && !sorted)
-		qsort(order, p->n_words, sizeof(*order), by_cluster);
-	for (size_t i = 0; i < p->n_words && !err; i++) {
-		const struct word_change *w = &p->words[order[i].index];
-
-		if (i + 1 < p->n_words && order[i + 1].cluster == w->cluster)
-			continue;
-		if (w->cluster / entries != index) {
-			index = w->cluster / entries;
-			err = find_table(a, p, index, &next, &host, &fresh);
-		}
-		if (!err)
-			err = changes_add(fresh ? &set->fresh_words : &set->words[1],
-					  host + (w->cluster & (entries - 1)) * bytes,
-					  w->word);
-	}
-	return err;
-}
-
 static int write_pending(struct commits *c, struct active *a, struct pending *p)
 {
 	struct commit_set set = {.raises = p->raises};
@@ -218,9 +121,7 @@ static int write_pending(struct commits *c, struct active *a, struct pending *p)
 	if (err && err != -ENOSPC && err != -EDQUOT)
 		broken = true;
 	if (!err)
-		err = make_tables(a, p, &set);
-	if (!err)
-		err = make_words(a, p, &set);
+		err = collect_changes(a, p, &set);
 	if (!err)
 		err = commit_write(a->img, &a->space.alloc, &set, &c->syncs, &broken);
 	p->raises = set.raises;

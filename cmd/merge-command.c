@@ -177,6 +177,7 @@ static int run(struct show *s)
 	int err = qmp ? qemu_merge(&s->args->merge, qmp, &observer, &r)
 		      : merge_run(&s->args->merge, &observer, &r);
 
+	merge_death_wait(); /* which may be why it failed */
 	merge_bar_clear(&s->bar);
 	tell_how_far(&s->args->merge, err,
 		     r.counts.total ? &r.counts : &s->events.counts);

@@ -199,8 +199,9 @@ static int check_folder(void)
 {
 	CLEANUP_CLOSE int fd = page_folder_open(false);
 	CLEANUP_FREE char *text = NULL;
+	int err = fd < 0 ? fd : 0;
 
-	if (fd >= 0 || fd == -ENOENT) {
+	if (!err || err == -ENOENT) {
 		fail_clear();
 		return 0;
 	}
@@ -208,7 +209,7 @@ static int check_folder(void)
 	    0)
 		text = NULL;
 	remark(PROGRAM, text ? text : "out of memory");
-	return STATUS_NOPERM;
+	return status_of(err);
 }
 
 int info_jobs(const struct info_jobs_options *o)

@@ -4,9 +4,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -15,6 +17,7 @@
 #include "status.h"
 
 #define READER_MS 1000 /* for who does not read what we write */
+#define END_SECONDS 3
 
 /* Written before there are threads, but for dying. */
 static const char *program = "chain-stream";
@@ -89,14 +92,25 @@ void merge_death_wait(void)
 		pause();
 }
 
+/* Nobody reads what we say: then we end without having said it. */
+static void *end_all_the_same(void *opaque)
+{
+	nanosleep(&(struct timespec){.tv_sec = END_SECONDS}, NULL);
+	_exit(STATUS_UNAVAILABLE);
+	return opaque;
+}
+
 void merge_death(void)
 {
 	CLEANUP_FREE char *text = NULL;
+	pthread_t watch;
 	bool harmless;
 
 	if (atomic_exchange(&dying, true))
 		merge_death_wait();
 	harmless = take_files();
+	if (pthread_create(&watch, NULL, end_all_the_same, NULL) != 0)
+		_exit(STATUS_UNAVAILABLE);
 	text = sentence();
 	say(text);
 	if (harmless)

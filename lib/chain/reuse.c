@@ -113,7 +113,7 @@ static int change_header(struct image *img, const char *string, const char *form
 	};
 	int err = image_rehead_check(img, &change);
 
-	if (!err)
+	if (!err && image_needs_repair(img))
 		err = image_check_overlaps(img);
 	if (err)
 		return err;

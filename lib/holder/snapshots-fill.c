@@ -44,10 +44,11 @@ static int fill_read(struct fill *f)
 
 static int fill_write(const struct fill *f, uint32_t units, uint64_t host)
 {
-	const struct active *a = active_of(f->h);
+	struct active *a = active_of(f->h);
 	uint64_t unit = 1ull << a->unit_bits;
 	int err = 0;
 
+	space_reach(&a->space, host + (1ull << a->bits));
 	for (unsigned i = 0, n; i < a->units && !err; i += n) {
 		for (n = 1; units >> i & 1 && i + n < a->units && units >> (i + n) & 1;
 		     n++)

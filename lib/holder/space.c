@@ -287,6 +287,15 @@ static void fold(struct space *s)
 	}
 }
 
+void space_reach(struct space *s, uint64_t end)
+{
+	struct image *img = s->img;
+
+	if (img->data_fd == img->fd &&
+	    end > __atomic_load_n(&img->file_size, __ATOMIC_RELAXED))
+		alloc_reach(&s->alloc, round_up(end, image_cluster_size(img)));
+}
+
 int space_close(struct space *s)
 {
 	if (!s->open)

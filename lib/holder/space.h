@@ -83,6 +83,12 @@ void space_unkeep(struct space *s);
 
 /* After the last commit: cut the file. */
 int space_close(struct space *s);
+
+/*
+ * Before something is written up to end, in place: a cluster that a word names already may lie
+ * behind the end of the file, wholly or in part, and is not to be cut off then.
+ */
+void space_reach(struct space *s, uint64_t end);
 void space_release(struct space *s);
 
 #endif

@@ -124,6 +124,7 @@ static int write_mask(struct part *p, uint64_t host, uint32_t mask, bool fresh)
 	uint8_t *room = malloc(cluster_bytes(p->view->active));
 	int err = room ? 0 : fail(ENOMEM, "out of memory");
 
+	space_reach(&p->view->active->space, host + cluster_bytes(p->view->active));
 	for (unsigned i = 0, end; i < 32 && !err; i = end) {
 		for (end = i + 1; mask >> i & 1 && end < 32 && mask >> end & 1; end++)
 			;
@@ -270,6 +271,7 @@ int guest_write(struct view *v, const uint8_t *buf, uint64_t length, uint64_t of
 
 			p.length = in_place_run(&p, length);
 			region_put(a, p.region);
+			space_reach(&a->space, host + p.length);
 			err = write_at(a->img->data_fd, buf, p.length, host);
 			/* after the write: a commit clears it before it syncs */
 			a->touched = true;

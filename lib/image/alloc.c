@@ -167,7 +167,8 @@ static int extend(struct alloc *a)
 		return 0;
 	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
 		if (ftruncate(a->img->fd, (off_t)sizes[i]) == 0) {
-			a->img->file_size = sizes[i];
+			/* who writes in place looks at it without the lock */
+			__atomic_store_n(&a->img->file_size, sizes[i], __ATOMIC_RELAXED);
 			return 0;
 		}
 	return fail_errno(errno, "cannot extend the file to %ju bytes",
@@ -243,10 +244,17 @@ int alloc_count(struct alloc *a, uint64_t host, uint64_t *count)
 	return refs_get(a->img, host >> a->img->cluster_bits, count);
 }
 
-/* What the file is cut to at the end. */
+/*
+ * What the file is cut to at the end. Where it was made longer, not to less than the cluster in
+ * which it ended: somebody may have written there, behind what was the end.
+ */
 static uint64_t final_size(const struct alloc *a)
 {
-	return max_u64(a->next > a->start ? a->next : a->old_size, a->reach);
+	uint64_t least = a->next > a->start ? a->next : a->start;
+
+	if (least == a->start && a->img->file_size == a->old_size)
+		least = a->old_size;
+	return max_u64(least, a->reach);
 }
 
 uint64_t alloc_file_size(struct alloc *a)

@@ -81,5 +81,7 @@ int image_check_word(const struct image *img, const struct qcow2_mapping *m);
  * that are named again and again would be walked for hours.
  */
 int image_make_writable(struct image *img);
+/* Will that walk its tables? */
+bool image_needs_repair(struct image *img);
 
 #endif

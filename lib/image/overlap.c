@@ -21,9 +21,6 @@
  */
 #define CLUSTERS_MOST (6u << 20)
 
-/* Of all snapshots: 4 GiB, a thousand of which the largest would be. */
-#define L1_ENTRIES_MOST (512ull << 20)
-
 #define ADVICE "; chain-info --check says more, and qemu-img check -r all may repair it"
 
 /* Of snapshots' L2 tables: more are not looked after. */
@@ -132,7 +129,7 @@ static int by_start(const void *a, const void *b)
  * Before they are walked: 65536 snapshots that share an L1 table of 32 MiB would be 2 TiB to
  * read, in a file of a few MiB.
  */
-static int check_l1_tables(const struct image *img)
+static int check_l1_tables(const struct image *img, uint64_t length)
 {
 	CLEANUP_FREE const struct image_table **sorted = calloc(
 		img->n_tables, sizeof(struct image_table *));
@@ -146,9 +143,8 @@ static int check_l1_tables(const struct image *img)
 			sorted[n++] = &img->tables[i];
 			entries += img->tables[i].l1_entries;
 		}
-	if (entries > L1_ENTRIES_MOST)
-		return fail(EUCLEAN, "its internal snapshots have larger L1 tables than "
-				     "are possible" ADVICE);
+	if (entries > length / 8)
+		return fail(EUCLEAN, "its L1 tables are larger than the file" ADVICE);
 	qsort(sorted, n, sizeof(struct image_table *), by_start);
 	for (unsigned i = 0; i < n; i++) {
 		if (sorted[i]->l1_offset < end)
@@ -164,10 +160,10 @@ int image_check_overlaps(struct image *img)
 	struct overlaps o = {.bits = img->cluster_bits, .most = 1u << 16};
 	struct findings found = {0};
 	uint64_t length;
-	int err = check_l1_tables(img);
+	int err = image_length(img, &length);
 
 	if (!err)
-		err = image_length(img, &length);
+		err = check_l1_tables(img, length);
 	if (!err)
 		err = refwalk(img, length, visit, &o, &found);
 	/* what else is wrong is found by who meets it */

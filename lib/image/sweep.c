@@ -132,17 +132,24 @@ static int sweep_past_end(struct sweep *s, uint64_t first)
 	const struct qcow2_header *h = &s->img->header;
 	unsigned bits = qcow2_refblock_bits(h);
 	uint64_t blocks = (uint64_t)h->refcount_table_clusters << (h->cluster_bits - 3);
+	struct refpeek peek = {.img = s->img};
 	int err = 0;
 
 	first = max_u64(first, s->clusters);
 	for (uint64_t i = first >> bits; i < blocks && !err; i++) {
 		uint64_t from = max_u64(first, i << bits), end = (i + 1) << bits, free;
 
-		for (uint64_t c = from; c < end && !err; c += free + 1) {
-			err = refs_free_run(s->img, c, end - c, &free);
-			if (!err && c + free < end) {
+		for (uint64_t c = from, count = 0; c < end && !err; c++) {
+			/* what is free is passed over; what is not lies side by side */
+			if (!count) {
+				err = refs_free_run(s->img, c, end - c, &free);
+				c += free;
+			}
+			if (!err && c < end)
+				err = refpeek_get(&peek, c, &count);
+			if (!err && c < end && count) {
 				s->freed++;
-				err = run_add(s, c + free, 0);
+				err = run_add(s, c, 0);
 			}
 		}
 	}

@@ -28,6 +28,12 @@ static bool needs_full_sweep(struct image *img)
 	return true;
 }
 
+bool image_needs_repair(struct image *img)
+{
+	return img->header.incompatible & QCOW2_DIRTY || img->header.has_mark ||
+	       needs_full_sweep(img);
+}
+
 static int clear_mark(struct image *img)
 {
 	struct qcow2_change change = {.clear_mark = true};

@@ -355,7 +355,9 @@ static int check_header(struct setup *s)
 	int err;
 
 	change.clear_mark = !s->held->by_holder;
-	err = image_rehead_check_after(img, &mark, &change);
+	/* QEMU puts none there */
+	err = s->held->by_qemu ? image_rehead_check(img, &change)
+			       : image_rehead_check_after(img, &mark, &change);
 	return err ? fail_in(err, s->options->image) : 0;
 }
 
@@ -422,10 +424,10 @@ static int mend(struct setup *s)
 	const struct merge_options *o = s->options;
 	int err = 0;
 
-	if (!s->held->by_holder && s->result->nothing_to_do)
-		err = image_check_overlaps(active(s));
-	else if (!s->held->by_holder)
+	if (!s->held->by_holder && !s->result->nothing_to_do)
 		err = check_tables(active(s));
+	else if (!s->held->by_holder && image_needs_repair(active(s)))
+		err = image_check_overlaps(active(s));
 	if (!err && !o->dry_run && !s->held->by_holder)
 		err = image_make_writable(active(s));
 	if (o->dry_run && !s->result->nothing_to_do) {

@@ -95,7 +95,7 @@ static int switch_header(struct image *img, const struct merge_options *o,
 	};
 	int err = setup_header_fits(img, change);
 
-	if (!err)
+	if (!err && image_needs_repair(img))
 		err = image_check_overlaps(img);
 	if (!err && !o->dry_run)
 		err = image_make_writable(img);

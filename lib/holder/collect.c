@@ -144,7 +144,7 @@ static int add_word(struct active *a, const struct pending *p,
 static int collect_words(struct active *a, const struct pending *p,
 			 struct commit_set *set)
 {
-	CLEANUP_FREE struct run *runs = malloc((p->n_words + 1) * sizeof(*runs));
+	CLEANUP_FREE struct run *runs = calloc(p->n_words + 1, sizeof(*runs));
 	struct place at = {.index = UINT64_MAX};
 	size_t n = runs ? runs_of(p, runs) : 0;
 	int err = runs ? 0 : fail(ENOMEM, "out of memory");

@@ -291,8 +291,7 @@ void space_reach(struct space *s, uint64_t end)
 {
 	struct image *img = s->img;
 
-	if (img->data_fd == img->fd &&
-	    end > __atomic_load_n(&img->file_size, __ATOMIC_RELAXED))
+	if (img->data_fd == img->fd && end > img->file_size)
 		alloc_reach(&s->alloc, round_up(end, image_cluster_size(img)));
 }
 

@@ -167,8 +167,7 @@ static int extend(struct alloc *a)
 		return 0;
 	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
 		if (ftruncate(a->img->fd, (off_t)sizes[i]) == 0) {
-			/* who writes in place looks at it without the lock */
-			__atomic_store_n(&a->img->file_size, sizes[i], __ATOMIC_RELAXED);
+			a->img->file_size = sizes[i];
 			return 0;
 		}
 	return fail_errno(errno, "cannot extend the file to %ju bytes",

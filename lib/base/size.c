@@ -15,33 +15,27 @@
 #include "base/fail.h"
 
 /*
- * "12" or "12.5" in decimal digits, scaled by unit. Written by hand because strtod
- * takes signs, hexadecimal, "inf", and the locale's decimal comma.
+ * "12" or "12.5" in decimal digits, scaled by unit and rounded down. Written by hand
+ * because strtod takes signs, hexadecimal, "inf", and the locale's decimal comma.
  */
 static int scaled(const char *text, size_t len, uint64_t unit, uint64_t *out)
 {
 	const char *point = memchr(text, '.', len);
 	size_t whole = point ? (size_t)(point - text) : len;
-	long double fraction = 0, weight = 1;
-	uint64_t n = 0;
+	uint64_t fraction = 0, n = 0;
 
 	if (whole == 0 || (point && whole + 1 == len))
 		return -EINVAL;
-	for (size_t i = 0; i < len; i++) {
-		if (i == whole)
-			continue;
-		if (!isdigit((unsigned char)text[i]))
+	for (size_t i = 0; i < len; i++)
+		if (i != whole && !isdigit((unsigned char)text[i]))
 			return -EINVAL;
-		if (i > whole) {
-			weight /= 10;
-			fraction += weight * (text[i] - '0');
-		} else if (mul_u64(n, 10, &n) ||
-			   add_u64(n, (uint64_t)(text[i] - '0'), &n)) {
+	for (size_t i = 0; i < whole; i++)
+		if (mul_u64(n, 10, &n) || add_u64(n, (uint64_t)(text[i] - '0'), &n))
 			return -EINVAL;
-		}
-	}
-	if (mul_u64(n, unit, &n) ||
-	    add_u64(n, (uint64_t)(fraction * (long double)unit), &n))
+	/* from the last digit, in integers: 0.001 of 1000 is 1 and not a little less */
+	for (size_t i = len; point && --i > whole;)
+		fraction = (fraction + (uint64_t)(text[i] - '0') * unit) / 10;
+	if (mul_u64(n, unit, &n) || add_u64(n, fraction, &n))
 		return -EINVAL;
 	*out = n;
 	return 0;

@@ -5,20 +5,7 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "base/cleanup.h"
 #include "common.h"
-
-json_t *json_text(const char *text)
-{
-	json_t *string = json_string(text);
-
-	if (!string) {
-		CLEANUP_FREE char *shown = common_text(text);
-
-		string = json_string(shown ? shown : "");
-	}
-	return string;
-}
 
 json_t *json_bytes(uint64_t bytes)
 {

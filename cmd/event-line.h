@@ -6,12 +6,6 @@
 #include <jansson.h>
 #include <stdint.h>
 
-/*
- * A JSON string of any bytes: JSON is UTF-8 only, so a text that is not is shown with
- * \xHH for the odd bytes.
- */
-json_t *json_text(const char *text);
-
 /* Bytes, which are below 2^63 in JSON. */
 json_t *json_bytes(uint64_t bytes);
 

@@ -16,6 +16,7 @@
 #include "base/size.h"
 #include "event-line.h"
 #include "info-owner.h"
+#include "info-text.h"
 #include "job/merge.h"
 #include "common.h"
 
@@ -267,17 +268,19 @@ static json_t *qemu_fields(const struct page_view *v)
 	bool busy = v->worker_alive && p->state != MERGE_PAUSED &&
 		    p->state != MERGE_PENDING && p->state < MERGE_CONCLUDED;
 	json_t *job = json_pack(
-		"{s:o,s:o,s:o,s:o,s:b,s:b,s:o,s:s,s:b,s:s,s:b,s:b}", "type",
-		json_text(v->type), "device", json_text(v->image), "len",
-		json_bytes(p->total), "offset", json_bytes(p->done), "busy", (int)busy,
-		"paused", (int)(p->state == MERGE_PAUSED), "speed",
-		json_bytes(v->control.speed), "io-status", io_status(v->error), "ready",
-		0, "status", state_name(p->state), "auto-finalize", 1, "auto-dismiss", 1);
+		"{s:o,s:n,s:o,s:o,s:b,s:b,s:o,s:s,s:b,s:s,s:b,s:b}", "type",
+		info_text(v->type), "device", "len", json_bytes(p->total), "offset",
+		json_bytes(p->done), "busy", (int)busy, "paused",
+		(int)(p->state == MERGE_PAUSED), "speed", json_bytes(v->control.speed),
+		"io-status", io_status(v->error), "ready", 0, "status",
+		state_name(p->state), "auto-finalize", 1, "auto-dismiss", 1);
 
-	if (job && v->error)
-		json_object_set_new(
-			job, "error",
-			json_text(*v->sentence ? v->sentence : strerror(v->error)));
+	if (!job)
+		return NULL;
+	info_set_text(job, "device", v->image);
+	if (v->error)
+		info_set_text(job, "error",
+			      *v->sentence ? v->sentence : strerror(v->error));
 	return job;
 }
 
@@ -289,13 +292,15 @@ static json_t *job_json(const struct page_view *v)
 
 	if (!job)
 		return NULL;
-	json_object_set_new(job, "image", json_text(v->image));
-	json_object_set_new(job, "base", *v->base ? json_text(v->base) : json_null());
+	info_set_text(job, "image", v->image);
+	json_object_set_new(job, "base", json_null());
+	if (*v->base)
+		info_set_text(job, "base", v->base);
 	json_object_set_new(job, "alive", json_boolean(v->worker_alive));
 	json_object_set_new(job, "worker-pid", json_integer(v->worker_pid));
-	json_object_set_new(job, "worker-program", json_text(v->worker_program));
+	json_object_set_new(job, "worker-program", info_text(v->worker_program));
 	json_object_set_new(job, "owner-pid", json_integer(v->owner_pid));
-	json_object_set_new(job, "owner-program", json_text(v->owner_program));
+	json_object_set_new(job, "owner-program", info_text(v->owner_program));
 	json_object_set_new(job, "owner-kind", json_string(info_owner_kind(v)));
 	json_object_set_new(job, "owner-alive",
 			    v->owner_alive || is_dead(v) ? json_boolean(v->owner_alive)

@@ -35,6 +35,20 @@ field_is()
 	[ "$(field "$1")" = "$2" ]
 }
 
+# As everywhere in JSON: what is no UTF-8 is told in a field of its own.
+testNamesOfNoUtf8()
+{
+	mv A.qcow2 $'A\xff'
+	qemu-img rebase -u -f qcow2 -F qcow2 -b $'A\xff' B.qcow2 || fail rebase
+	mv D.qcow2 $'D\xfe'
+	start chain-stream -q --rate=6M -b $'A\xff' $'D\xfe'
+	merge_runs || fail "the merge does not start"
+	jobs_json
+	assertEquals '"D�","D\xfe","D�","D\xfe","A�","A\xff"' "$(jq -r '.[] |
+		[.device, ."device-escaped", .image, ."image-escaped", .base, ."base-escaped"] |
+		map(split("/")[-1]) | @csv' "$WORK/out")"
+}
+
 testNone()
 {
 	assert_status 0 chain-info --jobs

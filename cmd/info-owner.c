@@ -17,7 +17,7 @@ struct page_view *info_owner_find(dev_t dev, ino_t ino)
 {
 	struct page_view *v = malloc(sizeof(*v));
 
-	if (v && page_find(dev, ino, v) == 0 && v->owner_alive)
+	if (v && page_find(dev, ino, v) == 0 && v->owner_alive && v->believed)
 		return v;
 	fail_clear();
 	free(v);

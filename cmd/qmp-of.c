@@ -39,7 +39,7 @@ static bool is_held(const char *image)
 
 	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return false;
-	if (page_find(st.st_dev, st.st_ino, &v) == 0 && v.owner_alive)
+	if (page_find(st.st_dev, st.st_ino, &v) == 0 && v.owner_alive && v.believed)
 		held = v.owner_kind == PAGE_QEMU;
 	else if (lock_is_held(fd, &held) < 0)
 		held = false;

@@ -71,6 +71,63 @@ int process_has_open(pid_t pid, dev_t dev, ino_t ino)
 	return found;
 }
 
+/* Of the process whose folder in /proc proc is. */
+static bool runs_as(int proc, uid_t uid)
+{
+	int fd = openat(proc, "status", O_RDONLY | O_CLOEXEC);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	unsigned effective = 0;
+	char line[128];
+	bool found = false;
+
+	if (!f) {
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	while (!found && fgets(line, sizeof(line), f))
+		found = sscanf(line, "Uid: %*u %u", &effective) == 1;
+	fclose(f);
+	return found && effective == uid;
+}
+
+/* The mode of a link in /proc/PID/fd tells how the file was opened: proc(5). */
+static bool opened_for_writing(int dirfd, const char *name)
+{
+	struct stat st;
+
+	return fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       (st.st_mode & S_IWUSR);
+}
+
+bool process_writes(pid_t pid, uid_t uid, dev_t dev, ino_t ino)
+{
+	/* one descriptor for both looks: a pid may come to stand for another process */
+	CLEANUP_CLOSE int proc = -1;
+	struct dirent *e;
+	bool found = false;
+	char path[32];
+	DIR *d;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	proc = pid > 0 ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (proc < 0 || !runs_as(proc, uid))
+		return false;
+	fd = openat(proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d) {
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	while (!found && (e = readdir(d)))
+		found = e->d_name[0] != '.' && opened_for_writing(dirfd(d), e->d_name) &&
+			process_fd_is(dirfd(d), e->d_name, dev, ino);
+	closedir(d);
+	return found;
+}
+
 /* Is it on its way out, whatever ended it (PF_EXITING in its flags)? */
 static bool is_exiting(pid_t pid)
 {

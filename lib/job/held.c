@@ -59,7 +59,7 @@ int held_busy(dev_t dev, ino_t ino)
 	CLEANUP_FREE char *why = fail_take();
 	struct page_view v;
 
-	if (page_find(dev, ino, &v) == 0 && v.is_merge && v.worker_alive)
+	if (page_find(dev, ino, &v) == 0 && v.believed && v.is_merge && v.worker_alive)
 		return fail(EAGAIN,
 			    "%s (process %d) merges it, and this has to wait until that "
 			    "ends; chain-info --jobs shows how far it is, and "
@@ -118,7 +118,7 @@ static int look_at_page(const struct search *s, enum seen *seen)
 
 	*seen = SEEN_NONE;
 	fail_clear();
-	if (err || !v.owner_alive)
+	if (err || !v.owner_alive || !v.believed)
 		return err == -ENOMEM ? err : 0;
 	*seen = SEEN_MERGE;
 	if (v.owner_kind != PAGE_HOLDER)

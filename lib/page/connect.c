@@ -43,6 +43,8 @@ static int search_folder(void *opaque, int folder, uid_t uid)
 	    header.magic != PAGE_MAGIC || header.version != PAGE_VERSION ||
 	    header.size != PAGE_BYTES || s->owner.kind != PAGE_HOLDER)
 		return 0;
+	if (!page_is_believed(uid, s->owner.pid, s->sheet->name))
+		return 0;
 	s->owner.program[sizeof(s->owner.program) - 1] = '\0';
 	if (header.mailbox_version != MAIL_VERSION) {
 		s->version = header.mailbox_version;

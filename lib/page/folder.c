@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/process.h"
 #include "page/layout.h"
 
 #define SHM "/dev/shm"
@@ -162,6 +163,16 @@ int page_file_open(int folder, const char *name, uid_t uid)
 	    st.st_size != PAGE_BYTES)
 		return fail(EPERM, "%s is no page of ours", name);
 	return take_fd(&fd);
+}
+
+bool page_is_believed(uid_t uid, pid_t pid, const char *name)
+{
+	dev_t dev;
+	ino_t ino;
+
+	if (uid == geteuid() || uid == 0)
+		return true;
+	return page_name_parse(name, &dev, &ino) && process_writes(pid, uid, dev, ino);
 }
 
 bool page_file_current(int folder, const char *name, int fd)

@@ -6,6 +6,11 @@
  * is a real directory (no symbolic link), has mode 0700 and belongs to the user in its
  * name: then only that user (and root) ever made anything in it. A file counts when it is
  * a regular file of that user with one link and the right size, opened with O_NOFOLLOW.
+ *
+ * That says who wrote a page, not that he has the image: anybody can make one with the
+ * name of root's image. So what another user's page says of the image counts (for root,
+ * who sees it) only where a process of that user has the image open for writing; then he
+ * could have written there himself.
  */
 #ifndef PAGE_FOLDER_H
 #define PAGE_FOLDER_H
@@ -45,6 +50,12 @@ bool page_name_parse(const char *name, dev_t *dev, ino_t *ino);
  * -ENOENT; -EPERM or another negative errno: not a page to be trusted.
  */
 int page_file_open(int folder, const char *name, uid_t uid);
+
+/*
+ * Does it count what the page of this name in the folder of uid says of its image? Ours and
+ * root's do; another's, if the process pid is his and has the image open for writing.
+ */
+bool page_is_believed(uid_t uid, pid_t pid, const char *name);
 
 /* Does the name still stand for the inode that fd has open? */
 bool page_file_current(int folder, const char *name, int fd);

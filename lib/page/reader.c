@@ -132,7 +132,7 @@ static int view_control(int fd, struct page_view *v, uint64_t ack)
 	return 0;
 }
 
-static int view(int fd, struct page_view *v)
+static int view(int fd, const char *name, struct page_view *v)
 {
 	uint64_t ack;
 
@@ -141,6 +141,8 @@ static int view(int fd, struct page_view *v)
 		return -EIO;
 	v->owner_alive = page_byte_held(fd, PAGE_BYTE_OWNER);
 	v->worker_alive = page_byte_held(fd, PAGE_BYTE_WORKER);
+	v->believed = page_is_believed(v->uid, v->owner_pid, name) ||
+		      page_is_believed(v->uid, v->worker_pid, name);
 	return 0;
 }
 
@@ -187,7 +189,7 @@ static int list_file(struct list *l, int folder, const char *name, uid_t uid)
 	if (!page_name_parse(name, &v.dev, &v.ino))
 		return 0;
 	fd = page_file_open(folder, name, uid);
-	if (fd < 0 || view(fd, &v) < 0) {
+	if (fd < 0 || view(fd, name, &v) < 0) {
 		fail_clear();
 		return 0;
 	}
@@ -251,6 +253,12 @@ int page_list_all(struct page_view **out, size_t *count)
 	return list(out, count, true);
 }
 
+/* The better one of two pages of one image has more. */
+static int rank(const struct page_view *v)
+{
+	return v->owner_alive || v->worker_alive ? 1 + v->believed : 0;
+}
+
 struct find {
 	char name[PAGE_NAME];
 	struct page_view *view;
@@ -263,8 +271,8 @@ static int find_in_folder(void *opaque, int folder, uid_t uid)
 	struct page_view v = {.uid = uid};
 	CLEANUP_CLOSE int fd = page_file_open(folder, f->name, uid);
 
-	if (fd < 0 || view(fd, &v) < 0 ||
-	    (f->fd >= 0 && !v.owner_alive && !v.worker_alive)) {
+	if (fd < 0 || view(fd, f->name, &v) < 0 ||
+	    (f->fd >= 0 && rank(&v) <= rank(f->view))) {
 		fail_clear();
 		return 0;
 	}
@@ -274,7 +282,7 @@ static int find_in_folder(void *opaque, int folder, uid_t uid)
 	v.dev = f->view->dev;
 	v.ino = f->view->ino;
 	*f->view = v;
-	return v.owner_alive || v.worker_alive;
+	return rank(&v) == 2;
 }
 
 /* As page_find; the descriptor of the page. */

@@ -23,6 +23,11 @@ struct page_view {
 	uid_t uid; /* whose page */
 	bool owner_alive, worker_alive; /* by the lock bytes */
 	/*
+	 * What it says of the image counts (page_is_believed of its owner or worker): another
+	 * user may have made it without having the image.
+	 */
+	bool believed;
+	/*
 	 * It tells of a merge, alive or dead. Not so the page of a holder where nobody
 	 * is, or who does something else (a snapshot: worker_alive).
 	 */
@@ -55,7 +60,7 @@ int page_list_all(struct page_view **out, size_t *count);
 
 /*
  * The page of this inode. With several (users with a page for one image each) a living
- * one is preferred. Also that of a holder without a merge. -ENXIO, with a sentence that
+ * one is preferred, and of these one that is believed. Also that of a holder without a merge. -ENXIO, with a sentence that
  * names the folder that was searched: none.
  */
 int page_find(dev_t dev, ino_t ino, struct page_view *out);

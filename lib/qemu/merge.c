@@ -57,7 +57,7 @@ static int check_page(const struct held *h)
 		fail_clear();
 		return 0;
 	}
-	if (!v.owner_alive)
+	if (!v.owner_alive || !v.believed)
 		return 0;
 	if (v.worker_alive) {
 		fail(EAGAIN, "%s (process %d) works on it", v.worker_program,

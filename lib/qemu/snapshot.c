@@ -222,7 +222,7 @@ static int check_page(dev_t dev, ino_t ino)
 		fail_clear();
 		return 0;
 	}
-	if (!v.owner_alive)
+	if (!v.owner_alive || !v.believed)
 		return 0;
 	if (v.is_merge && v.worker_alive)
 		return fail(EAGAIN,

@@ -113,24 +113,19 @@ static void raise_files(void)
 
 /*
  * A closed standard descriptor would be handed out for an image by the next open, and
- * what we say would be written into it. The wrong direction, so that using it fails.
+ * what we say would be written into it. One that can be neither read nor written, of what
+ * is there even where /dev is empty.
  */
 static void occupy_standard(void)
 {
-	while (true) {
-		int fd = open("/dev/null", O_RDONLY);
+	int fd;
 
-		if (fd == 0) {
-			close(fd);
-			fd = open("/dev/null", O_WRONLY);
-		}
+	do {
+		fd = open("/", O_PATH | O_CLOEXEC);
 		if (fd < 0)
-			return;
-		if (fd > STDERR_FILENO) {
-			close(fd);
-			return;
-		}
-	}
+			_exit(STATUS_IO);
+	} while (fd <= STDERR_FILENO);
+	close(fd);
 }
 
 /* --help and --version leave through exit() in argp, past common_end. */

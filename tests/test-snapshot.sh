@@ -345,6 +345,27 @@ testReuseHeld()
 	assertEquals A.qcow2 "$(backing E.qcow2)"
 }
 
+# Another image that comes to the name after the one there was locked.
+testReuseReplaced()
+{
+	need strace || return 0
+	new A.qcow2 1M
+	new E.qcow2 1M
+	new F.qcow2 1M
+	# its second look opens what is locked, and has it open for two seconds before it goes on
+	start strace -f -o "$WORK/trace" -P E.qcow2 -e trace=openat \
+		-e inject=openat:delay_exit=2000000:when=2 \
+		chain-snapshot --reuse A.qcow2 E.qcow2
+	# shellcheck disable=SC2016
+	until_true 5 bash -c 'ls -l /proc/$(pgrep -P "$0")/fd | grep -q E.qcow2' "$PID" ||
+		fail "it is not opened"
+	mv F.qcow2 E.qcow2
+	finish
+	assertEquals 75 "$STATUS"
+	assertTrue "said" "grep -q 'E.qcow2: was replaced by another file just now' $WORK/bg.err"
+	assertEquals "not changed" "" "$(backing E.qcow2)"
+}
+
 # A read-only golden image: the overlay is there to be written.
 testGoldenImage()
 {

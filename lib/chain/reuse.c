@@ -127,6 +127,18 @@ static int change_header(struct image *img, const char *string, const char *form
 	return err ? err : sync_folder_of(img->path);
 }
 
+/* The one that is locked, and not another that came to its name meanwhile. */
+static int check_same(const struct image *img, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return fail_errno(errno, "cannot look at it");
+	if (st.st_dev != img->dev || st.st_ino != img->ino)
+		return fail(EAGAIN, "was replaced by another file just now; try again");
+	return 0;
+}
+
 int reuse_overlay(const char *overlay, const struct chain *chain, const char *string,
 		  const char *format, struct qcow2_header *header)
 {
@@ -145,7 +157,9 @@ int reuse_overlay(const char *overlay, const struct chain *chain, const char *st
 		err = image_open(&img, overlay, IMAGE_QCOW2, IMAGE_WRITE, 0);
 	if (err)
 		return err;
-	err = image_lock_data(img, LOCK_WRITER, 0, NULL);
+	err = check_same(img, fd);
+	if (!err)
+		err = image_lock_data(img, LOCK_WRITER, 0, NULL);
 	if (!err)
 		err = check_image(img, chain);
 	if (!err)

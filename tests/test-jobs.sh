@@ -176,6 +176,23 @@ testDefaultFolder()
 	assertEquals 143 "$STATUS"
 }
 
+# A umask that takes rights from the user himself: the page is there, and for all to come.
+testUmask()
+{
+	local mask
+
+	for mask in 0177 0277 0777; do
+		rm -rf "$CHAIN_RUNTIME_DIR"
+		start bash -c "umask $mask && exec chain-stream -q --rate=6M D.qcow2"
+		merge_runs || fail "the merge does not start"
+		until_true 5 test "$(field status)" = running || fail "no job is shown"
+		assertEquals 700 "$(stat -c %a "$CHAIN_RUNTIME_DIR")"
+		assertEquals 600 "$(stat -c %a "$CHAIN_RUNTIME_DIR"/*)"
+		kill "$PID"
+		finish
+	done
+}
+
 # A folder that others could write to is not trusted.
 testHostileFolder()
 {

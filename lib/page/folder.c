@@ -53,6 +53,14 @@ static int folder_trust(int folder, uid_t uid)
 	return 0;
 }
 
+/* The mode is set once more, for the umask may have taken bits of ours, too. */
+static int make_folder(const char *path)
+{
+	if (mkdir(path, 0700) == 0 && chmod(path, 0700) == 0)
+		return 0;
+	return errno == EEXIST ? 0 : fail_errno(errno, "cannot make the folder");
+}
+
 int page_folder_open(bool create)
 {
 	char path[PATH_MAX];
@@ -60,8 +68,9 @@ int page_folder_open(bool create)
 	int err;
 
 	page_folder_path(path);
-	if (create && mkdir(path, 0700) < 0 && errno != EEXIST)
-		return fail_in(fail_errno(errno, "cannot make the folder"), path);
+	err = create ? make_folder(path) : 0;
+	if (err)
+		return fail_in(err, path);
 	fd = open(path, FOLDER_FLAGS);
 	if (fd < 0)
 		return fail_in(fail_errno(errno, "cannot open the folder"), path);

@@ -29,7 +29,7 @@ int sheet_map(struct sheet *s)
 	return 0;
 }
 
-/* The umask does not matter: nobody else gets into the folder. */
+/* fchmod, for the umask may have taken bits of ours; nobody else gets into the folder. */
 int sheet_make(struct sheet *s, bool worker)
 {
 	int err;
@@ -38,7 +38,7 @@ int sheet_make(struct sheet *s, bool worker)
 	if (s->folder < 0)
 		return s->folder;
 	s->fd = openat(s->folder, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (s->fd < 0)
+	if (s->fd < 0 || fchmod(s->fd, 0600) < 0)
 		return fail_errno(errno, "cannot make the shared page");
 	err = posix_fallocate(s->fd, 0, PAGE_BYTES);
 	if (err)

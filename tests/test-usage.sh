@@ -175,5 +175,42 @@ testClosedDescriptors()
 	assert_merged D.qcow2 "$HASH" A.qcow2
 }
 
+# Nor where there is no /dev/null to put in their place: what is said never gets to an image.
+testClosedWithoutDevices()
+{
+	local fd
+
+	need_root || return 0
+	need unshare || return 0
+	make_slow_chain 8
+	mkdir empty
+	start unshare -m bash -c 'mount --bind empty /dev &&
+		exec chain-stream --json --rate=2M -b A.qcow2 D.qcow2 >&- 2>&- <&-'
+	merge_runs || fail "the merge does not start"
+	for fd in 0 1 2; do
+		assertEquals "file of descriptor $fd" / "$(readlink "/proc/$PID/fd/$fd")"
+	done
+	finish
+	assertEquals 74 "$STATUS"
+	assert_merged D.qcow2 "$HASH" A.qcow2
+}
+
+# Too few open files is no other process's doing, which would be tried again.
+testFewFiles()
+{
+	local n
+
+	make_chain
+	for n in 4 5 6 7 8 9; do
+		run prlimit --nofile=$n:$n chain-stream -q -n D.qcow2
+		assertTrue "$n files: status $STATUS: $(cat "$WORK/err")" \
+			"[ $STATUS = 74 ] || [ $STATUS = 0 ]"
+		run prlimit --nofile=$n:$n chain-stream -q D.qcow2
+		assertTrue "$n files: status $STATUS: $(cat "$WORK/err")" \
+			"[ $STATUS = 74 ] || [ $STATUS = 0 ]"
+		assert_content D.qcow2 "$HASH"
+	done
+}
+
 # shellcheck disable=SC1091
 . shunit2

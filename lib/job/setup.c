@@ -197,12 +197,11 @@ static int open_and_lock(struct setup *s)
 	for (int i = 0; i < most; i++) {
 		bool same = true;
 		int err = open_chains(s);
+		bool torn = err && may_be_torn(s, err, i);
 
-		if (err && may_be_torn(s, err, i))
-			same = false;
-		else if (!err)
+		if (!err)
 			err = lock_chains(s, &same);
-		if (same)
+		if (!torn && (err || same))
 			return err;
 		close_chains(s);
 		wait_a_little(s);

@@ -66,7 +66,7 @@ static error_t parse_control(struct args *args, enum merge_control what, const c
 		return -fail(EINVAL,
 			     "give one of --pause, --resume, --cancel and --set-rate");
 	args->control = what;
-	return rate ? -fail_in(size_parse(rate, &args->rate), "--set-rate") : 0;
+	return rate ? merge_parse_rate("--set-rate", rate, &args->rate) : 0;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)

@@ -102,6 +102,18 @@ static error_t parse_number(int (*parse)(const char *, uint64_t *), const char *
 	return -fail_in(parse(arg, out), option);
 }
 
+/* A rate of less than a byte per second is no rate at all. */
+error_t merge_parse_rate(const char *option, const char *arg, uint64_t *rate)
+{
+	error_t err = parse_number(size_parse, option, arg, rate);
+
+	if (!err && !*rate && strpbrk(arg, "123456789"))
+		return -fail(EINVAL,
+			     "%s=%s: give a byte per second or more, or 0 for no limit",
+			     option, arg);
+	return err;
+}
+
 /* 0 is rather a subtraction gone wrong than the wish for no limit. */
 static error_t parse_time_limit(struct merge_args *args, const char *arg)
 {
@@ -120,7 +132,7 @@ static error_t parse_option(struct merge_args *args, int key, char *arg)
 {
 	switch (key) {
 	case 'r':
-		return parse_number(size_parse, "--rate", arg, &args->merge.rate);
+		return merge_parse_rate("--rate", arg, &args->merge.rate);
 	case KEY_TIME_LIMIT:
 		return parse_time_limit(args, arg);
 	case KEY_WAIT_LOCK:

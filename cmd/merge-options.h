@@ -29,6 +29,9 @@ extern const struct argp merge_argp;
 /* Take arg as the one IMAGE; a second one is EINVAL. For ARGP_KEY_ARG. */
 error_t merge_take_image(struct merge_args *args, const char *arg);
 
+/* The value of --rate and --set-rate, bytes per second; 0: no limit. 0, or EINVAL. */
+error_t merge_parse_rate(const char *option, const char *arg, uint64_t *rate);
+
 /* What only both together show to be wrong use, or cannot be done: 0 or negative. */
 int merge_check_args(const struct merge_args *args);
 

@@ -60,6 +60,9 @@ testWrongArguments()
 		chain-stream -b D.qcow2 D.qcow2
 		chain-stream --pause
 		chain-stream --time-limit=0 D.qcow2
+		chain-stream --rate=0.5 D.qcow2
+		chain-stream --rate=0.0009k D.qcow2
+		chain-stream --set-rate=0.9 D.qcow2
 		chain-stream --backing-string=A.qcow2 D.qcow2
 		chain-stream --backing-string=A.qcow2 --depth=1 D.qcow2
 		chain-rebase D.qcow2

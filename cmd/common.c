@@ -90,8 +90,8 @@ static void catch_signals(void)
 	for (size_t i = 0; i < sizeof(stops) / sizeof(*stops); i++)
 		sigaddset(&action.sa_mask, stops[i]);
 	for (size_t i = 0; i < sizeof(stops) / sizeof(*stops); i++) {
-		if (stops[i] == SIGHUP && sigaction(SIGHUP, NULL, &old) == 0 &&
-		    old.sa_handler == SIG_IGN)
+		/* ignored by nohup, or for what a script starts with & */
+		if (sigaction(stops[i], NULL, &old) == 0 && old.sa_handler == SIG_IGN)
 			continue;
 		sigaction(stops[i], &action, NULL);
 	}

@@ -51,18 +51,22 @@ testHangup()
 	stopped_by HUP 129
 }
 
-# Whoever ignores SIGHUP (nohup) goes on ignoring it.
-testNohup()
+# Whoever ignores a signal (SIGHUP by nohup, SIGINT for what a script runs beside itself) goes
+# on ignoring it.
+testIgnored()
 {
-	make_slow_chain 8
-	nohup chain-stream -q --rate=8M D.qcow2 >"$WORK/bg.out" 2>"$WORK/bg.err" </dev/null &
-	PID=$!
-	later "kill -9 $PID"
-	merge_runs
-	kill -HUP "$PID"
-	finish
-	assertEquals 0 "$STATUS"
-	assert_merged D.qcow2 "$HASH" ""
+	local signal
+
+	for signal in HUP INT TERM; do
+		rm -f ./*
+		make_slow_chain 8
+		start env --ignore-signal="$signal" chain-stream -q --rate=8M D.qcow2
+		merge_runs || fail "the merge does not start"
+		kill -s "$signal" "$PID"
+		finish
+		assertEquals "$signal" 0 "$STATUS"
+		assert_merged D.qcow2 "$HASH" ""
+	done
 }
 
 # One event can come twice: timeout(1) signals the process and then its group, and so does a

@@ -44,6 +44,67 @@ testInstall()
 	assertEquals "nothing is left" "" "$(find dest ! -type d)"
 }
 
+# The parts of a path with blanks are not other paths.
+testBlanks()
+{
+	local to=(DESTDIR="$PWD/de st" prefix="/my tools" includedir="/inc lude"
+		plugindir="/plug  ins")
+
+	mkdir -p "de st/inc" de
+	touch "de st/inc/foreign"
+	install_to "${to[@]}" install
+	assertTrue "program" "[ -x 'de st/my tools/bin/chain-info' ]"
+	assertTrue "page" "[ -f 'de st/my tools/share/man/man7/chain-tools.7' ]"
+	assertTrue "completion" "[ -f 'de st/my tools/share/bash-completion/completions/chain-info' ]"
+	assertTrue "headers" "[ -f 'de st/inc lude/chain-tools/job/merge.h' ]"
+	assertEquals "the plugin" "$(find "$BUILD" -maxdepth 1 -name '*.so' -printf '%f\n')" \
+		"$(ls 'de st/plug  ins')"
+	if command -v pkg-config >/dev/null; then
+		eval "set -- $(PKG_CONFIG_PATH="$PWD/de st/my tools/lib/pkgconfig" \
+			pkg-config --cflags --libs-only-L chain-tools)"
+		assertEquals "-I/inc lude/chain-tools|-L/my tools/lib" "$1|$2"
+	fi
+	assertEquals "nowhere else" "de st/inc/foreign" \
+		"$(find de dest "de st/inc" "$TOP/st" "$TOP/tools" ! -type d 2>/dev/null)"
+	install_to "${to[@]}" uninstall
+	assertEquals "only what was there is left" "de st/inc/foreign" "$(find "de st" ! -type d)"
+}
+
+# refused B NAME=VALUE...: by make, which is told B and finds the others in its environment
+refused()
+{
+	local b=$1 command
+
+	shift
+	for command in install uninstall; do
+		run env DESTDIR="$PWD/dest" "$@" make -s -C "$TOP" -o all B="$b" SAN= $command
+		assertEquals "$command $*, B=$b" 2 "$STATUS"
+		assertEquals "nothing was done" "dest dest/chain-tools " "$(find dest -printf '%p ')"
+	done
+}
+
+# What no path can be is told before anything is done. (Of what stands on its command line
+# make itself takes the blanks at the beginning away.)
+testRefusedPaths()
+{
+	local word
+
+	mkdir dest/chain-tools
+	for word in prefix="/it's" DESTDIR="$PWD/de'st" includedir=$'/inc\nlude' \
+		prefix=" $PWD/other" datadir=$'\t'"$PWD/other"; do
+		refused "$BUILD" "$word"
+		assert_err "^GNUmakefile:.* ${word%%=*}=.*: give a path|^lude.*: give a path"
+	done
+	for word in includedir mandir plugindir; do
+		refused "$BUILD" $word=
+		assert_err " $word is empty"
+	done
+	for word in "$BUILD d" "$BUILD "; do
+		refused "$word"
+		assert_err " B=.*: give a folder to build in whose name has no blank"
+	done
+}
+
 # Without a word about it the plugin goes where nbdkit looks.
 testPluginFolder()
 {

@@ -12,6 +12,7 @@
 # mounts it announces with `later`, which tearDown undoes in reverse order. What a test
 # found is written to $RESULTS, one line each: pass, fail or skip, its name, a reason.
 
+unset CDPATH # with it cd prints where it went, or goes elsewhere
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=${BUILD:-$TOP/build}
 WORK=${WORK:-$(mktemp -d "${TMPDIR:-/tmp}/chain-test.XXXXXX")}

@@ -45,6 +45,25 @@ testCdpath()
 	assert_last '2 passed, 0 failed, 0 skipped'
 }
 
+# A folder in which the tests would fail, or leave a mount behind
+testTmpdir()
+{
+	local name
+
+	for name in 't mp' "t'mp" 't"mp' "t\$mp" 't:mp' 't,mp' $'t\nmp' 't*'; do
+		mkdir "$name"
+		assert_status 64 env TMPDIR="$PWD/$name" tests/run build
+		assert_err '^tests/run: TMPDIR='
+	done
+	mkdir t-mp
+	assert_status 64 env TMPDIR=t-mp tests/run build
+	assert_err '^tests/run: TMPDIR='
+	assert_status 64 env TMPDIR="$PWD/none" tests/run build
+	assert_status 0 env TMPDIR="$PWD/t-mp" tests/run build
+	assert_last '2 passed, 0 failed, 0 skipped'
+	assertEquals "nothing is left" "" "$(ls t-mp)"
+}
+
 testNoTests()
 {
 	rm tests/test-*

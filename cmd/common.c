@@ -26,6 +26,7 @@ static const char *name_of_program;
 static bool ended;
 static _Atomic bool lacks_memory; /* for a part of the output */
 static int stdout_error; /* errno of the first flush that failed; stdio forgets it */
+static FILE *terminal; /* stderr, while getopt has another */
 
 static const struct argp_option options[] = {
 	{"quiet", 'q', NULL, 0, "Say nothing that is not an error", 90},
@@ -40,7 +41,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case ARGP_KEY_INIT:
-		/* an error is one line, and getopt has written it: no "Try ... --help" */
+		/* an error is one line, and getopt has told it: no "Try ... --help" */
 		state->err_stream = NULL;
 		return 0;
 	case 'q':
@@ -159,11 +160,55 @@ static void *json_memory(size_t bytes)
 	return p;
 }
 
+static void restore_stderr(void)
+{
+	if (!terminal)
+		return;
+	fclose(stderr);
+	stderr = terminal;
+	terminal = NULL;
+}
+
+/* What getopt said, without the name of the program and the newline, is our sentence. */
+static void take_said(const char *said, const char *program)
+{
+	size_t n = strlen(said), skip = strlen(program);
+
+	if (strncmp(said, program, skip) != 0 || strncmp(said + skip, ": ", 2) != 0)
+		skip = 0;
+	else
+		skip += 2;
+	if (n > skip && said[n - 1] == '\n')
+		n--;
+	fail(EINVAL, "%.*s", (int)(n - skip), said + skip);
+}
+
+/*
+ * getopt shows on stderr what it refuses as it was given. So that is in memory for a while (it
+ * may be assigned to: GNU C library, "Standard Streams"), and what getopt said becomes a
+ * sentence like any other, which is escaped when it is shown. Some options end in exit().
+ */
+static error_t parse_arguments(const struct argp *argp, int argc, char **argv, void *args)
+{
+	CLEANUP_FREE char *said = NULL;
+	size_t size;
+	FILE *memory = open_memstream(&said, &size);
+	error_t err;
+
+	if (!memory)
+		return -fail(ENOMEM, "out of memory");
+	terminal = stderr;
+	stderr = memory;
+	err = argp_parse(argp, argc, argv, 0, NULL, args);
+	restore_stderr();
+	if (err && said && *said && !*fail_sentence())
+		take_said(said, argc ? argv[0] : "");
+	return err;
+}
+
 int common_begin(const char *program, const struct argp *argp, int argc, char **argv,
 		 void *args)
 {
-	error_t err;
-
 	name_of_program = program;
 	occupy_standard();
 	argp_program_version_hook = version;
@@ -171,11 +216,7 @@ int common_begin(const char *program, const struct argp *argp, int argc, char **
 	raise_files();
 	json_set_alloc_funcs(json_memory, free);
 	atexit(at_exit);
-	err = argp_parse(argp, argc, argv, 0, NULL, args);
-	/* an option that there is not, or without its value */
-	if (err == EINVAL && !*fail_sentence())
-		exit(common_end(program, STATUS_USAGE));
-	return -err;
+	return -parse_arguments(argp, argc, argv, args);
 }
 
 bool common_flush(void)
@@ -202,6 +243,7 @@ int common_end_after(const char *program, int status, const char *done)
 	int err = 0;
 
 	ended = true;
+	restore_stderr();
 	errno = 0;
 	if (fflush(stdout) != 0 || fclose(stdout) != 0)
 		err = errno;

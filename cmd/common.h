@@ -42,8 +42,7 @@ extern volatile sig_atomic_t stop_signal;
 /*
  * First thing in main: the handlers, SIGPIPE ignored (a closed pipe is a write error at
  * the end), as many open files as allowed; then the arguments are parsed, args is argp's
- * input. 0 or a negative errno with a sentence; what getopt refuses, which says so itself in a
- * line, exits with 64.
+ * input. 0 or a negative errno with a sentence, which is getopt's where that refused something.
  */
 int common_begin(const char *program, const struct argp *argp, int argc, char **argv,
 		 void *args);

@@ -31,6 +31,35 @@ testCommonOptions()
 	assertEquals "a failed write" 74 $?
 }
 
+# What getopt refuses is told in its words, but escaped as all names are, and by our name.
+testOddOptions()
+{
+	local p word wanted
+
+	for p in chain-info chain-snapshot chain-stream chain-rebase; do
+		while IFS='|' read -r word wanted; do
+			printf -v word %b "$word"
+			# shellcheck disable=SC2016
+			assert_status 64 bash -c 'exec -a "$0" "$@"' $'\e[31m' "$(type -P $p)" "$word"
+			assert_one_error
+			assertEquals "$p: $wanted" "$(head -c $((${#p} + ${#wanted} + 2)) "$WORK/err")"
+			assertEquals "nothing else" "" "$(cat "$WORK/out")"
+		done <<-'END'
+			--\e[31mx\a|unrecognized option '--\x1b[31mx\x07'
+			--a\nb=\\\xe2\x80\xaec\xff|unrecognized option '--a\nb=\\\xe2\x80\xaec\xff'
+			--ver=\e|option '--ver=\x1b' is ambiguous; possibilities: '--ver
+			-q\e[31m|invalid option -- '\x1b'
+			-ü|invalid option -- '\xc3'
+			--quiet=\e|option '--quiet' doesn't allow an argument
+		END
+	done
+	assert_status 64 chain-stream D.qcow2 --rate
+	assertEquals "chain-stream: option '--rate' requires an argument" "$(cat "$WORK/err")"
+	chain-info -o help >/dev/full 2>err
+	assertEquals "what ends while it is parsed says why it failed" \
+		"chain-info: standard output: cannot write: No space left on device" "$(cat err)"
+}
+
 testWrongArguments()
 {
 	local args

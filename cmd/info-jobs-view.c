@@ -16,6 +16,7 @@
 #include "base/size.h"
 #include "event-line.h"
 #include "info-owner.h"
+#include "info-table.h"
 #include "info-text.h"
 #include "job/merge.h"
 #include "common.h"
@@ -98,6 +99,15 @@ static void set_cell(struct libscols_line *line, enum column column, const char 
 		common_lacks_memory();
 }
 
+/* What another user may have chosen. */
+static void set_foreign(struct libscols_line *line, enum column column, const char *text)
+{
+	CLEANUP_FREE char *shown = common_text(text);
+
+	if (shown)
+		set_cell(line, column, shown);
+}
+
 static void set_size(struct libscols_line *line, enum column column, uint64_t n,
 		     const struct jobs_look *look, const char *suffix)
 {
@@ -147,8 +157,8 @@ static void set_row(struct libscols_line *line, const struct page_view *v,
 	char text[64], left[SIZE_TEXT];
 	uint64_t seconds;
 
-	set_cell(line, COLUMN_IMAGE, v->image);
-	set_cell(line, COLUMN_TYPE, v->type);
+	set_foreign(line, COLUMN_IMAGE, v->image);
+	set_foreign(line, COLUMN_TYPE, v->type);
 	set_cell(line, COLUMN_STATE, v->worker_alive ? state_name(p->state) : "dead");
 	snprintf(text, sizeof(text), "%.0f %%",
 		 p->total ? (double)p->done * 100 / (double)p->total : 0.0);
@@ -193,6 +203,7 @@ static struct libscols_table *make_table(const struct page_view *views, size_t c
 		return NULL;
 	/* nothing is cut to the width of a window */
 	scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
+	info_table_escaped(table);
 	scols_table_enable_noheadings(table, !look->headings);
 	for (int i = 0; i < COLUMNS; i++)
 		if (!scols_table_new_column(table, columns[i].name, 0,

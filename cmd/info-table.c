@@ -44,6 +44,12 @@ void info_table_locale(void)
 		setlocale(LC_CTYPE, "C.UTF-8");
 }
 
+void info_table_escaped(struct libscols_table *table)
+{
+	/* unless no locale was UTF-8: see info_table_locale */
+	scols_table_enable_noencoding(table, is_utf8());
+}
+
 static bool draws_lines(void)
 {
 	return isatty(STDOUT_FILENO) && !plain;
@@ -64,8 +70,7 @@ struct info_table *info_table_new(const struct info_columns *columns, bool headi
 		return NULL;
 	}
 	scols_table_enable_ascii(t->table, !draws_lines());
-	/* every cell is escaped already, and once is enough; but see info_table_locale */
-	scols_table_enable_noencoding(t->table, is_utf8());
+	info_table_escaped(t->table);
 	scols_table_enable_noheadings(t->table, !headings);
 	for (size_t i = 0; i < columns->count; i++) {
 		const struct info_column *c = columns->column[i];

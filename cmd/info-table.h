@@ -6,6 +6,7 @@
 #include "info-columns.h"
 
 struct info_table;
+struct libscols_table;
 
 /*
  * Take the user's locale, at the start of the program. The width of names is told by
@@ -13,6 +14,9 @@ struct info_table;
  * names are UTF-8 there too, as in everything else that we print, but no lines are drawn.
  */
 void info_table_locale(void);
+
+/* Every cell of the table is from common_text: libsmartcols escapes nothing once more. */
+void info_table_escaped(struct libscols_table *table);
 
 /* NULL: out of memory. headings: with a first line of names. bytes: plain numbers. */
 struct info_table *info_table_new(const struct info_columns *columns, bool headings,

@@ -49,6 +49,27 @@ testNamesOfNoUtf8()
 		map(split("/")[-1]) | @csv' "$WORK/out")"
 }
 
+# As in the other table: another user's text neither speaks to the terminal nor turns a line
+# around, and is escaped once.
+testOddNames()
+{
+	local name=$'D\u202e\e[31m\\x41\xff\u00fc' page
+
+	mv D.qcow2 "$name"
+	start chain-stream -q --rate=2M "$name"
+	merge_runs || fail "the merge does not start"
+	assert_status 0 chain-info --jobs -n
+	assertEquals 'D\xe2\x80\xae\x1b[31m\\x41\xffü' "$(sed 's|.*/||' "$WORK/out")"
+	assert_status 0 env LC_ALL=C chain-info --jobs -n
+	assertEquals 'D\xe2\x80\xae\x1b[31m\\x41\xffü' "$(sed 's|.*/||' "$WORK/out")"
+	# the type stands behind the names of programs
+	for page in "$CHAIN_RUNTIME_DIR"/*; do
+		poke "$page" "$(grep -abo stream "$page" | tail -n 1 | cut -d : -f 1)" 73 e2 80 ae 5c 00
+	done
+	assert_status 0 chain-info --jobs -n
+	assert_out '^s\\xe2\\x80\\xae\\\\ +[a-z]+ '
+}
+
 testNone()
 {
 	assert_status 0 chain-info --jobs

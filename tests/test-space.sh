@@ -76,5 +76,104 @@ testFileSizeLimit()
 	assert_merged D.qcow2 "$HASH" ""
 }
 
+# needed COMMAND...: what the dry run of it says, bytes
+needed()
+{
+	run "$@" -n --json
+	jq 'select(.event == "CHAIN_MERGE_RESULT").data."space-needed"' "$WORK/out"
+}
+
+# used FILE...: bytes of the file system
+used()
+{
+	du -cB1 "$@" | tail -n 1 | cut -f 1
+}
+
+# What goes into clusters that the image has already, as holes, needs space as well.
+testHoles()
+{
+	local i before need
+
+	new A.qcow2 32M
+	fill A.qcow2 1 0 24M
+	mount_new tmpfs 16M small || return 0
+	over small/D.qcow2 "$PWD/A.qcow2" -o extended_l2=on,preallocation=metadata
+	freeze small/D.qcow2
+	assert_status 74 chain-stream -q small/D.qcow2
+	assert_one_error
+	assert_err 'small/D.qcow2: needs 24 MiB on its file system, which has 15.* left'
+	assert_frozen
+	# and just so much, where some of each cluster is there
+	over D.qcow2 A.qcow2 -o extended_l2=on,cluster_size=2M
+	for ((i = 0; i < 24; i += 2)); do
+		fill D.qcow2 7 ${i}M 64k
+	done
+	before=$(used D.qcow2)
+	need=$(needed chain-stream D.qcow2)
+	assert_status 0 chain-stream -q D.qcow2
+	before=$(($(used D.qcow2) - before))
+	assertTrue "needs $need, took $before" "[ $need -ge $before ] &&
+		[ $need -lt $((before + (64 << 10))) ]"
+}
+
+# An external data file that has all of its space needs no more.
+testSpaceThere()
+{
+	new A.qcow2 12M
+	fill A.qcow2 1 0 12M
+	mount_new tmpfs 16M small || return 0
+	over small/D.qcow2 "$PWD/A.qcow2" -o data_file="$PWD/small/D.data"
+	fallocate -l 12M small/D.data
+	HASH=$(content small/D.qcow2)
+	assert_status 0 chain-stream -q small/D.qcow2
+	assert_merged small/D.qcow2 "$HASH" ""
+	rm small/*
+	over small/D.qcow2 "$PWD/A.qcow2" -o extended_l2=on,preallocation=falloc
+	assert_status 0 chain-stream -q small/D.qcow2
+	assert_merged small/D.qcow2 "$HASH" ""
+}
+
+# The image and its external data file are looked at each where it lies.
+testTwoFileSystems()
+{
+	new A.qcow2 24M
+	fill A.qcow2 1 0 24M
+	mount_new tmpfs 300k tiny || return 0
+	mount_new tmpfs 16M small || return 0
+	over tiny/D.qcow2 "$PWD/A.qcow2" -o data_file="$PWD/D.data",cluster_size=512
+	freeze tiny/D.qcow2 D.data
+	assert_status 74 chain-stream -q tiny/D.qcow2
+	assert_one_error
+	assert_err 'tiny/D.qcow2: needs 3.. KiB on its file system, which has 2.. KiB left'
+	assert_frozen
+	over D.qcow2 A.qcow2 -o data_file="$PWD/small/D.data"
+	freeze D.qcow2 small/D.data
+	assert_status 74 chain-stream -q D.qcow2
+	assert_one_error
+	assert_err 'small/D.data: needs 24 MiB on its file system, which has 1.* MiB left'
+	assert_frozen
+}
+
+# Of what an external data file gets, only that takes no space which is shared.
+testDataFileShares()
+{
+	local i need
+
+	mount_new xfs 400M xfs || return 0
+	cd xfs || return
+	new A.qcow2 32M
+	fill A.qcow2 1 0 16M
+	for ((i = 16; i < 32; i++)); do
+		fill A.qcow2 $((i % 3 + 1)) ${i}M 1M -c
+	done
+	over D.qcow2 A.qcow2 -o data_file="$PWD/D.data"
+	HASH=$(content D.qcow2)
+	need=$(needed chain-stream D.qcow2)
+	assertTrue "needs $need" "[ $need -ge $((16 << 20)) ] && [ $need -lt $((17 << 20)) ]"
+	assert_status 0 chain-stream -q D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	cd ..
+}
+
 # shellcheck disable=SC1091
 . shunit2

@@ -3,18 +3,43 @@
 
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "base/size.h"
 
 #define RESERVE_LEAST (256ull << 20)
 
-uint64_t room_free(const struct image *img)
+uint64_t room_free(int fd)
 {
 	struct statvfs fs;
+	struct stat st;
 
-	if (fstatvfs(img->data_fd, &fs) < 0)
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || fstatvfs(fd, &fs) < 0)
 		return UINT64_MAX;
 	return (uint64_t)fs.f_bavail * fs.f_frsize;
+}
+
+uint64_t room_taken(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
+}
+
+uint64_t room_holes(int fd, uint64_t from, uint64_t length)
+{
+	uint64_t end = from + length, holes = 0, data, next;
+
+	for (uint64_t at = from; at < end; at = next) {
+		off_t found = lseek(fd, (off_t)at, SEEK_DATA);
+
+		/* no data any more (ENXIO), or it cannot be told: then all of it may be */
+		data = found < 0 ? end : min_u64((uint64_t)found, end);
+		holes += data - at;
+		found = data < end ? lseek(fd, (off_t)data, SEEK_HOLE) : -1;
+		next = found < 0 ? end : (uint64_t)found;
+	}
+	return holes;
 }
 
 uint64_t room_beside_guest(int fd)

@@ -1,14 +1,24 @@
 /* SPDX-License-Identifier: MIT */
-/* The room on an image's file system, and what of it is a guest's. */
+/* The room on a file's file system, what of it is a guest's, and what a file has of it. */
 #ifndef IMAGE_ROOM_H
 #define IMAGE_ROOM_H
 
 #include <stdint.h>
 
-#include "image/image.h"
+/*
+ * Bytes that the file system of this file has left; UINT64_MAX: not known, or it is no regular
+ * file, which takes nothing.
+ */
+uint64_t room_free(int fd);
 
-/* Bytes that the file with the guest's data may still take; UINT64_MAX: not known. */
-uint64_t room_free(const struct image *img);
+/* Bytes of the file system that the file takes up; 0 where that is not known. */
+uint64_t room_taken(int fd);
+
+/*
+ * How much of these bytes of the file is holes, or behind its end: at most so much space does
+ * it take to fill them.
+ */
+uint64_t room_holes(int fd, uint64_t from, uint64_t length);
 
 /*
  * Bytes of this file's file system that a merge may take beside a running guest, who should

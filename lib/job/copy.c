@@ -140,8 +140,12 @@ int worker_write_copy(struct worker *w)
 			length = inside;
 		w->done.copied += inside;
 		w->done.written += length;
-		if (w->engine->target->dry)
+		if (w->engine->target->dry) {
+			/* of the image itself it is new, and counted by its length */
+			if (img->data_fd != img->fd)
+				worker_would_fill(w, length, w->links[i].host);
 			continue;
+		}
 		err = worker_write(w, w->buf + from, length, w->links[i].host);
 	}
 	return err;

@@ -117,6 +117,12 @@ int worker_lease_fill(struct worker *w, struct slot *s)
 	return err;
 }
 
+/* Not in a lease. */
+static bool is_in_place(const struct image *img, const struct link *l)
+{
+	return img->data_fd != img->fd || l->host == (l->expect.word & QCOW2_OFFSET_MASK);
+}
+
 int worker_write_fill(struct worker *w)
 {
 	struct image *img = w->engine->target->image;
@@ -141,8 +147,11 @@ int worker_write_fill(struct worker *w)
 				length = min_u64(length, w->item.length - at);
 			w->done.copied += length;
 			w->done.written += length;
-			if (w->engine->target->dry)
+			if (w->engine->target->dry) {
+				if (is_in_place(img, l))
+					worker_would_fill(w, length, l->host + at);
 				continue;
+			}
 			err = write_at(img->data_fd, w->buf + at, length, l->host + at);
 			if (err)
 				return err;

@@ -193,7 +193,7 @@ static int run(struct merge *m)
 		r->old_file_size = r->new_file_size = merge_active(m)->file_size;
 	if (err || r->nothing_to_do)
 		return err;
-	r->space_free = room_free(merge_active(m));
+	r->space_free = room_free(merge_active(m)->data_fd);
 	if (m->held.mailbox)
 		err = merge_live(m);
 	else

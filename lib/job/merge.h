@@ -64,6 +64,7 @@ struct merge_counts {
 	uint64_t zeroed; /* guest bytes made zero clusters */
 	uint64_t skipped; /* guest bytes left out: same or zero in the new chain */
 	uint64_t compared; /* guest bytes compared (rebase) */
+	uint64_t holes; /* of a dry run: bytes of what is there already that get their space */
 };
 
 /* QEMU's job states (qapi/job.json). */
@@ -86,7 +87,11 @@ struct merge_result {
 	bool nothing_to_do; /* and why: note */
 	char *note; /* malloc'd or NULL */
 	uint64_t old_file_size, new_file_size; /* bytes of the image file */
-	uint64_t space_needed, space_free; /* bytes, of the image's file system */
+	/*
+	 * Bytes of the file system that is short of space, else of that of the data. Needed at
+	 * most; exact in a dry run, but for holes that have their space already.
+	 */
+	uint64_t space_needed, space_free;
 	bool reflink; /* this merge reflinks */
 	char *backing_string; /* malloc'd: what the header says now; NULL: none */
 	char *backing_format;

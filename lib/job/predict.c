@@ -3,16 +3,81 @@
 #include "job/run.h"
 
 #include <errno.h>
+#include <sys/stat.h>
 
 #include "base/fail.h"
 #include "base/size.h"
+#include "image/room.h"
 
-/* Carry the plan out without writing: exact figures. Uses m->target for it. */
-int merge_predict(struct merge *m)
+/* A file that grows, and the space that it needs. */
+struct need {
+	const char *path;
+	int fd;
+	uint64_t bytes;
+};
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : 0;
+}
+
+/*
+ * New clusters lie behind the last one of the image. What is shared with a layer, and a zero cluster
+ * of version 2, which is a hole, take nothing.
+ */
+static uint64_t growth(const struct merge *m, bool has_data)
+{
+	const struct merge_counts *c = &m->counts;
+	const struct merge_result *r = m->result;
+	uint64_t all = less(r->new_file_size, m->local.alloc.start), shared = 0;
+
+	if (has_data) {
+		all += c->holes;
+		shared = c->reflinked + (m->target->has_zeroes ? 0 : c->zeroed);
+	}
+	/* nor more than what the whole file then takes */
+	all = min_u64(all, less(r->new_file_size, room_taken(merge_active(m)->fd)));
+	return less(all, shared);
+}
+
+/* What both files need: the image's first. How many there are. */
+static unsigned needs(const struct merge *m, struct need out[static 2])
+{
+	const struct image *img = merge_active(m);
+	bool apart = img->data_fd != img->fd;
+	struct stat image, data;
+
+	out[0] = (struct need){img->path, img->fd, growth(m, !apart)};
+	if (!apart)
+		return 1;
+	out[1] = (struct need){
+		img->data_path, img->data_fd,
+		min_u64(m->counts.holes, less(img->size, room_taken(img->data_fd)))};
+	if (fstat(img->fd, &image) < 0 || fstat(img->data_fd, &data) < 0 ||
+	    image.st_dev != data.st_dev)
+		return 2;
+	out[0].bytes += out[1].bytes;
+	return 1;
+}
+
+/* Into the result: of the file system that is short of space, else of that of the data. */
+static struct need choose(struct merge *m)
+{
+	struct need n[2], *chosen;
+	unsigned count = needs(m, n);
+
+	chosen = &n[count - 1];
+	if (n[0].bytes > room_free(n[0].fd))
+		chosen = &n[0];
+	m->result->space_needed = chosen->bytes;
+	m->result->space_free = room_free(chosen->fd);
+	return *chosen;
+}
+
+static int predict(struct merge *m, struct need *need)
 {
 	struct merge_result *r = m->result;
 	struct image *img = merge_active(m);
-	uint64_t shared;
 	int err = target_local_init(&m->local, img, true);
 
 	if (err)
@@ -22,16 +87,18 @@ int merge_predict(struct merge *m)
 	err = merge_passes(m);
 	if (!err) {
 		r->new_file_size = alloc_file_size(&m->local.alloc);
-		shared = m->counts.reflinked;
-		if (!m->target->has_zeroes)
-			shared += m->counts.zeroed;
-		r->space_needed = r->new_file_size - r->old_file_size;
-		if (img->data_fd != img->fd)
-			r->space_needed += m->counts.written;
-		r->space_needed -= min_u64(shared, r->space_needed);
+		*need = choose(m);
 	}
 	m->target->ops->close(m->target);
 	return err;
+}
+
+/* Carry the plan out without writing: exact figures. Uses m->target for it. */
+int merge_predict(struct merge *m)
+{
+	struct need need;
+
+	return predict(m, &need);
 }
 
 /* Refuse before the first write what cannot fit; quickly when it certainly fits. */
@@ -39,10 +106,12 @@ int merge_check_space(struct merge *m)
 {
 	struct merge_result *r = m->result;
 	const struct merge_observer *observer = m->progress.observer;
+	const struct image *img = merge_active(m);
+	struct need need;
 	int err = 0;
 
 	r->space_needed = m->grows;
-	if (m->grows <= r->space_free)
+	if (m->grows <= min_u64(room_free(img->fd), room_free(img->data_fd)))
 		return 0;
 	/*
 	 * The estimate does not fit; see exactly, at full speed and without a bar
@@ -50,18 +119,18 @@ int merge_check_space(struct merge *m)
 	 */
 	m->progress.observer = NULL;
 	limit_set_rate(&m->limit, 0);
-	err = merge_predict(m);
+	err = predict(m, &need);
 	limit_set_rate(&m->limit, m->progress.speed);
 	m->progress.observer = observer;
 	if (!err && r->space_needed > r->space_free) {
-		char need[SIZE_TEXT], have[SIZE_TEXT];
+		char bytes[SIZE_TEXT], have[SIZE_TEXT];
 
 		err = fail_in(fail(ENOSPC,
 				   "needs %s on its file system, which has %s left; free "
 				   "some space or choose a base nearer to the image",
-				   size_format(r->space_needed, need),
+				   size_format(r->space_needed, bytes),
 				   size_format(r->space_free, have)),
-			      m->options->image);
+			      need.path);
 	}
 	return err;
 }

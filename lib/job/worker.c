@@ -12,6 +12,7 @@
 #include "base/io.h"
 #include "base/size.h"
 #include "copy/mover.h"
+#include "image/room.h"
 #include "job/worker.h"
 
 int worker_add_link(struct worker *w, const struct link *link, uint64_t from)
@@ -169,6 +170,11 @@ int worker_write(struct worker *w, const uint8_t *buf, uint64_t length, uint64_t
 	return err;
 }
 
+void worker_would_fill(struct worker *w, uint64_t length, uint64_t offset)
+{
+	w->done.holes += room_holes(w->engine->target->image->data_fd, offset, length);
+}
+
 static const struct worker_ops ops[] = {
 	[ITEM_COPY] = {worker_prepare_copy, worker_lease_copy, worker_write_copy},
 	[ITEM_COMPARE] = {worker_prepare_copy, worker_lease_copy, worker_write_copy},
@@ -263,6 +269,7 @@ static void account(struct worker *w, bool well, uint64_t done)
 		c->reflinked += w->done.reflinked;
 		c->zeroed += w->done.zeroed;
 		c->skipped += w->done.left_out;
+		c->holes += w->done.holes;
 		e->left_out += w->done.left_out;
 	}
 	pthread_mutex_unlock(&e->lock);

@@ -18,7 +18,8 @@ enum verdict {
  * be the same.
  */
 struct worker_counts {
-	uint64_t read, written, copied, compressed, reflinked, zeroed, compared, left_out;
+	uint64_t read, written, copied, compressed, reflinked, zeroed, compared, left_out,
+		holes;
 };
 
 #define NO_DATA UINT64_MAX
@@ -71,6 +72,8 @@ int worker_add_link(struct worker *w, const struct link *link, uint64_t from);
 int worker_read(struct worker *w);
 /* Into leased clusters, with write-behind. */
 int worker_write(struct worker *w, const uint8_t *buf, uint64_t length, uint64_t offset);
+/* In a dry run: this would be written to a place of the file that is there already. */
+void worker_would_fill(struct worker *w, uint64_t length, uint64_t offset);
 /*
  * A lease failed: true to ask again, after the pause that --on-error=stop or enospc asks
  * for. Only a held image runs out of space here and can be given more.

@@ -161,7 +161,7 @@ static int no_room(const struct stream *s)
 		ENOSPC,
 		"no space left: its file system has %s, and the last 256 MiB (or 1 %%) "
 		"are kept for the guest; free some space",
-		size_format(room_free(merge_active(&s->m)), have));
+		size_format(room_free(merge_active(&s->m)->data_fd), have));
 }
 
 /* Until somebody resumes, as after an error of QEMU's. */

@@ -245,6 +245,62 @@ testFull()
 	cd ..
 }
 
+# leave PAGES: so many of the file system in small
+leave()
+{
+	local free
+
+	rm -f small/hog
+	free=$(stat -f -c %a small)
+	fallocate -l $(((free - $1) * 4096)) small/hog
+}
+
+# accepted PAGES OFFSET: with so many free, a write is refused, or a flush brings it to the disk
+accepted()
+{
+	hold small/D.qcow2 || return 0
+	leave "$1"
+	run qemu-io -f raw -c "write -P 2 $2 64k" "$NBD"
+	[ "$STATUS" = 0 ] || grep -qi 'no space' "$WORK/out" "$WORK/err" ||
+		fail "another error: $(cat "$WORK/out" "$WORK/err")"
+	guest flush
+	release
+	assertEquals "$1 pages free: complaints" "" \
+		"$(grep 'cannot write 8 bytes\|cannot write .* tables' "$WORK/holder.err")"
+	rm small/hog
+}
+
+# Where tables are holes (an L1 table that nobody has written to, an image that was copied
+# sparsely) a write is accepted only with space for what it changes there.
+testFullTables()
+{
+	local pages
+
+	need_holder || return 0
+	mount_new tmpfs 24M small || return 0
+	new A.qcow2 16G
+	fill A.qcow2 1 0 1M
+	for pages in 17 31 32 33 34 35 36; do
+		rm -f small/*
+		assert_status 0 chain-snapshot --absolute A.qcow2 small/D.qcow2
+		accepted $pages 0
+	done
+	over D.qcow2 "$PWD/A.qcow2"
+	fill D.qcow2 1 0 64k
+	for pages in 15 16 17 18 19; do
+		rm -f small/*
+		cp --sparse=always D.qcow2 small
+		accepted $pages 256M
+	done
+	# nor is there any for the L1 table of a snapshot
+	new A.qcow2 16T
+	rm -f small/*
+	leave 60
+	freeze A.qcow2
+	assert_status 74 chain-snapshot --absolute A.qcow2 small/D.qcow2
+	assertFalse "nothing is left" "[ -e small/D.qcow2 ]"
+}
+
 # A freed cluster becomes an L2 table; with clusters of 512 bytes a table and the data beside
 # it are read in one piece, and what was read of the data is not the new table.
 testFreedBecomesATable()

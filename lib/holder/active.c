@@ -15,6 +15,7 @@
 #include "image/check.h"
 #include "image/map.h"
 #include "image/refs.h"
+#include "image/room.h"
 
 int active_init(struct active *a, struct image *img, struct epoch *epoch,
 		size_t cache_bytes)
@@ -87,9 +88,22 @@ static int add_table(struct active *a, uint64_t l1_index, uint64_t old)
 	return 0;
 }
 
+/*
+ * A table that is there may be a hole, in part: an L1 table nobody has written to, or that of an
+ * image that was copied sparsely. Region locked.
+ */
+static int reserve_words(const struct active *a, const struct region *r, uint64_t l2)
+{
+	const struct qcow2_header *h = &a->img->header;
+	uint64_t bytes = qcow2_word_bytes(h), in = r->first & (qcow2_l2_entries(h) - 1);
+
+	return room_take(a->img->fd, l2 + in * bytes, a->region_words * bytes);
+}
+
 int active_ready(struct active *a, struct region *r)
 {
 	uint64_t index = r->first / qcow2_l2_entries(&a->img->header), l2 = 0;
+	uint64_t l1_word = a->img->tables[0].l1_offset + 8 * index;
 	be64 l1 = {0};
 	int err = 0;
 	LOCK_SCOPE(&a->publish);
@@ -98,12 +112,14 @@ int active_ready(struct active *a, struct region *r)
 		return 0;
 	if (!pending_table(a->pending, index) && !pending_table(a->writing, index)) {
 		/* another region of the same table may have been first, and committed */
-		err = cache_read(a->img->cache, a->img->tables[0].l1_offset + 8 * index,
-				 &l1, sizeof(l1));
+		err = cache_read(a->img->cache, l1_word, &l1, sizeof(l1));
 		if (!err)
 			err = image_l2_offset(a->img, 0, index, &l2);
-		if (!err && !(l2 && be64_get(l1) & QCOW2_COPIED))
-			err = add_table(a, index, l2);
+		if (!err && l2 && be64_get(l1) & QCOW2_COPIED)
+			err = reserve_words(a, r, l2);
+		else if (!err)
+			err = room_take(a->img->fd, l1_word, sizeof(l1))
+				      ?: add_table(a, index, l2);
 	}
 	r->ready = !err;
 	return err ? fail_in(err, a->img->path) : 0;

@@ -12,6 +12,7 @@
 #include "base/size.h"
 #include "image/cache.h"
 #include "image/refs.h"
+#include "image/room.h"
 
 /*
  * So many bytes are punched in one call, for which the guest's requests have to wait. What was
@@ -76,12 +77,9 @@ int space_take_table(struct space *s, uint64_t *host)
 		return err;
 	/* It may have been data, which the cache has met beside a table. */
 	cache_forget(s->img->cache, *host, image_cluster_size(s->img));
-	if (fallocate(s->img->fd, FALLOC_FL_KEEP_SIZE, (off_t)*host,
-		      (off_t)image_cluster_size(s->img)) < 0 &&
-	    errno != EOPNOTSUPP) {
-		err = fail_errno(errno, "no room for a table");
+	err = room_take(s->img->fd, *host, image_cluster_size(s->img));
+	if (err)
 		space_give_back(s, *host, 1);
-	}
 	return err;
 }
 

@@ -12,6 +12,7 @@
 #include "base/fail.h"
 #include "base/size.h"
 #include "image/refs.h"
+#include "image/room.h"
 #include "qcow2/refcount.h"
 
 /* The file grows in steps of this, so that writes never extend it. */
@@ -34,12 +35,7 @@ int alloc_open(struct alloc *a, struct image *img, bool dry)
 /* A guest's write is accepted only when what it needs beside its data can be written. */
 static int reserve(struct alloc *a, uint64_t host, uint64_t bytes)
 {
-	if (!a->reserve ||
-	    fallocate(a->img->fd, FALLOC_FL_KEEP_SIZE, (off_t)host, (off_t)bytes) == 0)
-		return 0;
-	if (errno == EOPNOTSUPP)
-		return 0;
-	return fail_errno(errno, "no room for refcounts");
+	return a->reserve ? room_take(a->img->fd, host, bytes) : 0;
 }
 
 static int add_block(struct alloc *a, uint64_t index, uint64_t host)
@@ -116,8 +112,12 @@ static int enter_range(struct alloc *a)
 	for (size_t i = a->n_blocks; i-- && a->blocks[i].index >= index;)
 		if (a->blocks[i].index == index)
 			block = a->blocks[i].host;
-	if (!block)
+	if (!block) {
 		err = refs_block(a->img, a->next >> bits, &block);
+		/* of an image that was copied sparsely it may be a hole, in part */
+		if (!err && block)
+			err = reserve(a, block, image_cluster_size(a->img));
+	}
 	if (!err && !block) {
 		err = add_block(a, index, a->next);
 		a->next += image_cluster_size(a->img);

@@ -19,6 +19,7 @@
 #include "base/fail.h"
 #include "base/io.h"
 #include "base/size.h"
+#include "image/room.h"
 #include "qcow2/refcount.h"
 #include "qcow2/word.h"
 
@@ -270,7 +271,10 @@ int image_create(int fd, const struct image_options *o)
 	end = l.l1_first * cluster + l.l1_bytes;
 	if (ftruncate(fd, (off_t)end) < 0)
 		return fail_errno(errno, "cannot set the length");
-	err = write_refcounts(fd, &l);
+	/* whose space is there, so that a full disk is met here and by no guest */
+	err = room_take(fd, l.l1_first * cluster, l.l1_bytes);
+	if (!err)
+		err = write_refcounts(fd, &l);
 	if (!err)
 		err = write_at(fd, header, cluster, 0);
 	if (err)

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "image/room.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/fail.h"
 #include "base/size.h"
 
 #define RESERVE_LEAST (256ull << 20)
@@ -40,6 +43,15 @@ uint64_t room_holes(int fd, uint64_t from, uint64_t length)
 		next = found < 0 ? end : (uint64_t)found;
 	}
 	return holes;
+}
+
+int room_take(int fd, uint64_t from, uint64_t length)
+{
+	if (!length ||
+	    fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)length) == 0 ||
+	    errno == EOPNOTSUPP)
+		return 0;
+	return fail_errno(errno, "no room for the image's tables");
 }
 
 uint64_t room_beside_guest(int fd)

@@ -21,6 +21,12 @@ uint64_t room_taken(int fd);
 uint64_t room_holes(int fd, uint64_t from, uint64_t length);
 
 /*
+ * Have the space for these bytes of the file from the file system now, and change neither what
+ * they say nor its length. 0 also where that cannot be done (EOPNOTSUPP); -ENOSPC, another.
+ */
+int room_take(int fd, uint64_t from, uint64_t length);
+
+/*
  * Bytes of this file's file system that a merge may take beside a running guest, who should
  * find the larger of 256 MiB and 1 % free; UINT64_MAX: not known, or a block device.
  */

@@ -183,7 +183,7 @@ static int zero_units(struct view *v, uint64_t cluster, uint64_t in, uint64_t le
 
 /*
  * Cut [offset, offset + length) at units: what is whole becomes zero, the rest is written
- * (write) or left.
+ * (write) or left. fast: what would write is refused, as long as nothing has been changed.
  */
 static int walk(struct view *v, uint64_t length, uint64_t offset, bool write, bool fast)
 {
@@ -206,6 +206,7 @@ static int walk(struct view *v, uint64_t length, uint64_t offset, bool write, bo
 		if (!err && from < to)
 			err = zero_units(v, cluster, from & ((1ull << a->bits) - 1),
 					 to - from, fast);
+		fast = fast && from == to;
 		if (!err && write && to < last)
 			err = write_zeros(v, last - to, to, fast);
 		if (err)

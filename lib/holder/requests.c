@@ -163,13 +163,15 @@ static int discard(struct holder *h, uint64_t count, uint64_t offset, unsigned f
 		epoch_leave(&h->epoch, slot);
 		offset += n;
 		count -= n;
+		flags &= ~(unsigned)HOLDER_FAST; /* something has been changed */
 	}
 	return !err && flags & HOLDER_FUA ? flush(h) : err;
 }
 
 /*
  * Only whole clusters are quick. Said before anything is changed: who is refused writes the
- * zeros himself, and may count on the rest being as it was.
+ * zeros himself, and may count on the rest being as it was. What is found later to be slow (a
+ * snapshot was made meanwhile, with larger clusters) is done all the same.
  */
 static bool is_whole(struct holder *h, uint64_t count, uint64_t offset)
 {

@@ -189,14 +189,16 @@ static void tell_result(struct merge_events *e, const struct merge_options *o,
 }
 
 /* The last of the bad: which kind it was, and that it is over. */
-static void tell_failure(struct merge_events *e, int err, const char *sentence)
+static void tell_failure(struct merge_events *e, const struct merge_result *r, int err,
+			 const char *sentence)
 {
 	bool nospace = err == -ENOSPC || err == -EDQUOT || err == -EFBIG;
 	bool stopped = err == -EINTR || err == -ETIME || err == -ECANCELED;
 	json_t *data;
 
-	if (status_of(err) == STATUS_IO)
-		tell_error(e, nospace ? "write" : "read", "report", sentence, nospace);
+	if (status_of(err) == STATUS_IO && r->operation)
+		tell_error(e, nospace ? "write" : r->operation, "report", sentence,
+			   nospace);
 	advance(e, MERGE_CREATED);
 	tell_state(e, MERGE_ABORTING);
 	data = job_data(e);
@@ -213,7 +215,7 @@ static void tell_end(struct merge_events *e, const struct merge_options *o,
 	if (r->counts.total)
 		e->counts = r->counts;
 	if (is_job && err) {
-		tell_failure(e, err, sentence);
+		tell_failure(e, r, err, sentence);
 	} else if (is_job) {
 		advance(e, MERGE_PENDING);
 		event_line("BLOCK_JOB_COMPLETED", job_data(e));

@@ -49,6 +49,28 @@ testIgnoredWriteErrors()
 	assert_merged D.qcow2 "$HASH" ""
 }
 
+# What fails is a write, also where it ends the merge; what was ignored is not told twice.
+testToldAsWrite()
+{
+	local action
+
+	make_faults || return 0
+	for action in report ignore; do
+		rm -f ./*.qcow2
+		empty_over 8 0
+		with_faults FAULT_ERRNO=5 FAULT_MIN=65536 \
+			chain-stream -q --json -j 1 --on-error=$action D.qcow2
+		assertEquals "status: $(cat "$WORK/err")" 74 "$STATUS"
+		assertEquals "write $action" "$(jq -r 'select(.event == "BLOCK_JOB_ERROR").data |
+			.operation + " " + .action' "$WORK/out")"
+	done
+	rm -f ./*.qcow2
+	empty_over 8 0
+	with_faults FAULT_SYNC=5 chain-stream -q --json D.qcow2
+	assertEquals "write report" "$(jq -r 'select(.event == "BLOCK_JOB_ERROR").data |
+		.operation + " " + .action' "$WORK/out")"
+}
+
 # No space for the words of an L2 table that is there: the clusters are counted already,
 # and nothing leads to them.
 testNoSpaceForWords()

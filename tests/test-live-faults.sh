@@ -346,26 +346,46 @@ testNoSpaceForMetadata()
 
 # --- errors of layers -----------------------------------------------------------
 
+# What the events of the merge say of errors: operation and action, a line each
+errors_told()
+{
+	jq -r 'select(.event == "BLOCK_JOB_ERROR").data | .operation + " " + .action' \
+		"$WORK/bg.out"
+}
+
+healthy()
+{
+	chain-info --jobs --json | jq -e '.[0] | ."io-status" == "ok" and .error == null'
+}
+
 testLayerFails()
 {
 	need_stalls || return 0
 	make_race_chain
 	hold D.qcow2 || return 0
 	arm worker report pread /B.qcow2 60000 400000 1 1 fail 5
-	merge chain-stream -q --on-error=report D.qcow2
+	merge chain-stream -q --json --on-error=report D.qcow2
 	merge_ends 74
+	assertEquals 'read report' "$(errors_told)"
 	both 'write -P 81 100000 1000'
 	# what could not be read is missing at the end
 	arm worker ignore pread /B.qcow2 60000 400000 0 1000 fail 5
-	merge chain-stream -q --on-error=ignore D.qcow2
+	merge chain-stream -q --json --on-error=ignore D.qcow2
 	merge_ends 74
+	assertEquals 'read ignore' "$(errors_told | uniq)"
 	both 'write -P 82 200000 1000'
 	arm worker stop pread /B.qcow2 60000 400000 0 1 fail 5
 	merge chain-stream -q --on-error=stop D.qcow2
 	until_true 10 paused ||
 		fail "it does not stop: $(chain-info --jobs --json)"
+	# another pause than one that was asked for
+	assertEquals '["failed",true]' "$(chain-info --jobs --json |
+		jq -c '.[] | [."io-status", (.error | contains("Input/output error"))]')"
 	both 'write -P 83 300000 1000'
+	assert_status 0 chain-stream --set-rate=1k D.qcow2
 	assert_status 0 chain-stream --resume D.qcow2
+	until_true 5 healthy || fail "it does not go on: $(chain-info --jobs --json)"
+	assert_status 0 chain-stream --set-rate=0 D.qcow2
 	merge_ends 0
 	assert_disk ""
 }

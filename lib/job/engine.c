@@ -127,13 +127,15 @@ bool engine_fault(struct engine *e, const char *operation, int err)
 	/* Our own stops, and damage that no second try mends, are not faults. */
 	if (is_stop(err) || err == -ENOMEM ||
 	    (!stops && e->on_error != ON_ERROR_IGNORE)) {
+		if (!e->error)
+			e->operation = operation;
 		set_error(e, err);
 		return false;
 	}
 	free(e->fault_sentence);
 	e->fault_sentence = strdup(fail_sentence());
 	e->fault_operation = operation;
-	e->fault_nospace = nospace;
+	e->fault_error = err;
 	e->fault_stops = stops;
 	e->fault_new = true;
 	if (!stops) {
@@ -393,6 +395,7 @@ int engine_run(struct engine *e, void (*watch)(void *opaque), void *opaque)
 	watch(opaque);
 	if (!e->error && e->ignored) {
 		e->error = e->ignored;
+		e->operation = NULL;
 		e->sentence = TAKE(e->ignored_sentence);
 	}
 	return e->error ? fail_give(e->error, e->sentence) : 0;

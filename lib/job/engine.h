@@ -98,11 +98,13 @@ struct engine {
 	struct merge_counts counts;
 	uint64_t left_out; /* guest bytes that data showed to be the same or zero */
 	int error; /* the first one; workers stop taking items */
+	const char *operation; /* "read", "write"; NULL: engine_fault has told of it */
 	char *sentence;
 	int ignored; /* the first error that --on-error let pass */
 	char *ignored_sentence;
 	/* faults for the thread that watches, who clears them */
-	bool fault_new, fault_nospace, fault_stops;
+	bool fault_new, fault_stops;
+	int fault_error;
 	const char *fault_operation;
 	char *fault_sentence;
 	bool fault_paused; /* --on-error=stop: workers wait until it is cleared */

@@ -242,7 +242,7 @@ int merge_run(const struct merge_options *o, const struct merge_observer *observ
 	struct merge m = {.options = o, .result = r};
 	int err;
 
-	*r = (struct merge_result){0};
+	*r = (struct merge_result){.operation = "read"};
 	limit_init(&m.limit, merge_rate(o), o->time_limit_ms, o->stop);
 	if (o->type == MERGE_REBASE_UNSAFE) {
 		err = run_unsafe(&m);

@@ -93,6 +93,8 @@ struct merge_result {
 	 */
 	uint64_t space_needed, space_free;
 	bool reflink; /* this merge reflinks */
+	/* "read", "write": what an I/O error that ended it met; NULL: the observer knows of it */
+	const char *operation;
 	char *backing_string; /* malloc'd: what the header says now; NULL: none */
 	char *backing_format;
 	char **swallowed; /* malloc'd absolute paths, no longer in this chain */

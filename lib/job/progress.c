@@ -2,6 +2,7 @@
 /* Tell the observer and the page; listen to the page. */
 #include "job/progress.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
@@ -40,6 +41,14 @@ void progress_state(struct progress *p, enum merge_state state)
 	tell(p, state);
 }
 
+void progress_stop(struct progress *p, int err, const char *sentence)
+{
+	p->paused = true;
+	page_failed(p->page, err, sentence);
+	page_pause(p->page);
+	limit_set_pause(p->limit, true);
+}
+
 static void measure(struct progress *p)
 {
 	uint64_t now = clock_ms(), span = now - p->rate_ms;
@@ -63,6 +72,8 @@ static void listen(struct progress *p)
 	page_control(p->page, &c);
 	if (c.pause != p->paused)
 		limit_set_pause(p->limit, c.pause);
+	if (p->paused && !c.pause)
+		page_failed(p->page, 0, "");
 	p->paused = c.pause;
 	if (c.speed != p->speed) {
 		limit_set_rate(p->limit, c.speed);
@@ -80,7 +91,8 @@ static void report_fault(struct progress *p)
 	struct engine *e = p->engine;
 	CLEANUP_FREE char *sentence = NULL;
 	const char *operation;
-	bool stops, nospace;
+	bool stops;
+	int err;
 
 	pthread_mutex_lock(&e->lock);
 	if (!e->fault_new) {
@@ -96,17 +108,14 @@ static void report_fault(struct progress *p)
 	sentence = TAKE(e->fault_sentence);
 	operation = e->fault_operation;
 	stops = e->fault_stops;
-	nospace = e->fault_nospace;
+	err = e->fault_error;
 	pthread_mutex_unlock(&e->lock);
-	if (stops) {
-		p->paused = true;
-		page_pause(p->page);
-		limit_set_pause(p->limit, true);
-	}
+	if (stops)
+		progress_stop(p, err, sentence ? sentence : "");
 	if (p->observer && p->observer->error)
 		p->observer->error(p->observer->opaque, operation,
 				   stops ? "stop" : "ignore", sentence ? sentence : "",
-				   nospace);
+				   err == -ENOSPC || err == -EDQUOT);
 }
 
 void progress_restart(struct progress *p, const struct merge_counts *counts)

@@ -25,6 +25,8 @@ struct progress {
 };
 
 void progress_state(struct progress *p, enum merge_state state);
+/* It stands still for this error (negative) until somebody resumes it. */
+void progress_stop(struct progress *p, int err, const char *sentence);
 /* Another run of the engine begins: figures start from these. */
 void progress_restart(struct progress *p, const struct merge_counts *counts);
 /* progress_watch, if a tenth of a second has passed: for loops outside the engine. */

@@ -186,9 +186,11 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n)
 		.on_error = m->progress.page ? m->options->on_error
 					     : without_stop(m->options),
 		.counts = m->counts,
+		.operation = "write",
 	};
 	int err = plan_of(m, &plan, pass, n);
 
+	m->result->operation = "write"; /* what comes now, but for the data of layers */
 	plan.known = m->knows_steps ? &m->steps : NULL;
 	plan.clone_max_idle = clone_max_idle(m);
 	plan.clone_max_active = min_u64(plan.clone_max_idle, PLAN_CLONE_MAX_ACTIVE);
@@ -200,6 +202,7 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n)
 		m->progress.engine = &e;
 		err = engine_run(&e, progress_watch, &m->progress);
 		m->progress.engine = NULL;
+		m->result->operation = e.operation;
 		m->counts = e.counts;
 		if (!m->round)
 			m->counts.skipped += plan.skipped;

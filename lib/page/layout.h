@@ -66,7 +66,7 @@
  *			(acquire), so what they see is at least as new as the state. A
  *			stale or mixed set of counters is harmless: it is a display,
  *			nothing is decided by it. sentence is stored before error
- *			(release) and never again.
+ *			(release), and another one after error was stored as 0.
  *	control		by a requester who holds byte 2: fields first, then sequence + 1
  *			(release). The worker loads sequence (acquire), then the fields,
  *			acts on them and stores the sequence it saw in progress.ack

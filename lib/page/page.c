@@ -161,8 +161,10 @@ void page_report(struct page *p, const struct page_progress *progress)
 
 void page_failed(struct page *p, int error, const char *sentence)
 {
-	if (!p || PAGE_LOAD(p->sheet.map->progress.error))
+	if (!p)
 		return;
+	PAGE_STORE_LAST(p->sheet.map->progress.error, 0);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
 	put_text(p->sheet.map->progress.sentence, PAGE_SENTENCE, sentence);
 	PAGE_STORE_LAST(p->sheet.map->progress.error, error < 0 ? -error : error);
 }

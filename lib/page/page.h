@@ -62,7 +62,10 @@ int page_publish(struct page **out, dev_t dev, ino_t ino, const struct page_job 
  */
 void page_report(struct page *p, const struct page_progress *progress);
 
-/* What went wrong, errno (of either sign) and sentence; the first one stays. */
+/*
+ * What went wrong, errno (of either sign) and sentence: the end of the merge, or why it stands
+ * still. 0: it goes on.
+ */
 void page_failed(struct page *p, int error, const char *sentence);
 
 /*

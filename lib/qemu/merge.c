@@ -378,7 +378,7 @@ int qemu_merge(const struct merge_options *o, const char *qmp,
 	struct merge *m = &s.m;
 	int err;
 
-	*r = (struct merge_result){0};
+	*r = (struct merge_result){.operation = "read"};
 	m->options = &s.options;
 	m->result = r;
 	limit_init(&m->limit, merge_rate(o), o->time_limit_ms, o->stop);

@@ -175,9 +175,7 @@ static void stand_still(struct stream *s)
 		     s->options.image, fail_sentence()) < 0)
 		sentence = NULL;
 	fail_clear();
-	s->m.progress.paused = true;
-	page_pause(s->m.progress.page);
-	limit_set_pause(&s->m.limit, true);
+	progress_stop(&s->m.progress, -ENOSPC, sentence ? sentence : "");
 	if (to && to->error)
 		to->error(to->opaque, "write", "stop", sentence ? sentence : "", true);
 }
@@ -260,16 +258,16 @@ static void take_error(struct stream *s, const json_t *data)
 	const char *action = json_string_value(json_object_get(data, "action"));
 	CLEANUP_FREE char *sentence = NULL;
 
-	if (strcmp(action, "stop") == 0) {
-		s->paused = s->m.progress.paused = true;
-		page_pause(s->m.progress.page);
-		limit_set_pause(&s->m.limit, true);
-	}
+	if (strcmp(action, "stop") == 0)
+		s->paused = true;
 	if (asprintf(&sentence, "%s: QEMU met an error while it merged%s%s",
 		     s->options.image, s->job.nospace ? ": no space left" : "",
 		     s->paused ? "; it stands still until chain-stream --resume" : "") <
 	    0)
 		sentence = NULL;
+	if (strcmp(action, "stop") == 0)
+		progress_stop(&s->m.progress, s->job.nospace ? -ENOSPC : -EIO,
+			      sentence ? sentence : "");
 	if (to && to->error)
 		to->error(to->opaque,
 			  s->job.nospace ? "write"

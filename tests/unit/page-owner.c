@@ -71,12 +71,14 @@ static void test_publish_and_read(void)
 	assert(!strcmp(v.type, "stream") && !v.progress.total && !v.error);
 
 	page_report(p, &progress);
-	page_failed(p, EIO, "first");
-	page_failed(p, ENOSPC, "second");
+	page_failed(p, ENOSPC, "it stands still");
+	page_failed(p, 0, "");
+	assert(page_find(1, 2, &v) == 0 && !v.error && !*v.sentence);
+	page_failed(p, -EIO, "the end");
 	assert(page_list(&list, &count) == 0 && count == 1);
 	assert(list->progress.total == 100 && list->progress.rate == 7);
 	assert(list->progress.state == 1 && list->error == EIO);
-	assert(!strcmp(list->sentence, "first") && list->dev == 1 && list->ino == 2);
+	assert(!strcmp(list->sentence, "the end") && list->dev == 1 && list->ino == 2);
 	free(list);
 
 	/* one owner for an image, and the sentence says who that is */

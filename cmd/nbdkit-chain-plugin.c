@@ -182,7 +182,15 @@ static int chain_get_ready(void)
 
 static int chain_after_fork(void)
 {
-	return answer(holder_start(holder));
+	int err = holder_start(holder);
+
+	if (!err && *fail_sentence()) {
+		CLEANUP_FREE char *sentence = escape_text(fail_sentence());
+
+		nbdkit_error("%s; the guest is served all the same",
+			     sentence ? sentence : "there is no shared page");
+	}
+	return answer(err);
 }
 
 /*

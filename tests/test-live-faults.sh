@@ -98,12 +98,20 @@ testNoRoomForThePage()
 	chmod 700 "$CHAIN_RUNTIME_DIR"
 	make_race_chain
 	hold D.qcow2 || return 0
+	assertTrue "it warns: $(cat "$WORK/holder.err")" "grep -q \
+		'D.qcow2: no merge can reach us: .*No space' '$WORK/holder.err'"
 	both 'write -P 74 100000 1000' flush
 	assert_status 75 chain-stream -q D.qcow2
 	assert_err "$CHAIN_RUNTIME_DIR"
+	exec 8> >(qemu-io -f raw "$NBD" >"$WORK/client" 2>&1)
+	echo 'read 0 512' >&8
+	until_true 5 grep -q 'read 512' "$WORK/client" || fail "no client"
 	mount -o remount,size=1M "$CHAIN_RUNTIME_DIR"
 	# shellcheck disable=SC2016
 	until_true 5 bash -c 'ls "$CHAIN_RUNTIME_DIR" | grep -q .'
+	assert_status 0 chain-info D.qcow2
+	assert_out '1 connection'
+	exec 8>&-
 	assert_status 0 chain-stream -q D.qcow2
 	assert_disk ""
 }

@@ -146,8 +146,8 @@ int holder_start(struct holder *h)
 	if (h->options.readonly)
 		return 0;
 	/* Without a page (a full /dev/shm) the guest is served all the same. */
-	if (page_hold(&page, img->dev, img->ino) < 0)
-		fail_clear();
+	err = page_hold(&page, img->dev, img->ino);
+	fail_in(err, img->path);
 	h->page = page;
 	err = commits_start(&h->commits);
 	if (err)

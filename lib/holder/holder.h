@@ -34,6 +34,7 @@ struct holder_options {
 };
 
 int holder_open(struct holder **out, const struct holder_options *o);
+/* 0 with a sentence: there is no page (yet), so no merge can reach it. */
 int holder_start(struct holder *h);
 int holder_make_writable(struct holder *h);
 /*

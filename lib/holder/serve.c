@@ -54,6 +54,14 @@ static void answer(struct holder *h, const struct mail_request *rq,
 	mailbox_answer(h->page, an);
 }
 
+/* A page that was made late, or anew after somebody wrote to it, does not know. */
+static void tell_connections(struct holder *h)
+{
+	int n = atomic_load(&h->connections);
+
+	page_connections(h->page, n < 0 ? 0 : (unsigned)n);
+}
+
 /* About once a second. */
 static void tend(struct holder *h)
 {
@@ -66,15 +74,18 @@ static void tend(struct holder *h)
 			fail_clear();
 		}
 		page_tend(h->page);
+		tell_connections(h);
 		if (h->session && !page_has_requester(h->page))
 			session_end(h);
 		return;
 	}
 	/* There was no room for one, or somebody's dead page was in the way. */
-	if (page_hold(&page, img->dev, img->ino) < 0)
+	if (page_hold(&page, img->dev, img->ino) < 0) {
 		fail_clear();
-	else
-		h->page = page;
+		return;
+	}
+	h->page = page;
+	tell_connections(h);
 }
 
 void *holder_control(void *opaque)

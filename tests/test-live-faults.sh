@@ -73,6 +73,7 @@ testPageNotToBeTrusted()
 	need_root || return 0
 	make_race_chain
 	hold D.qcow2 || return 0
+	assertEquals "nothing to warn of" "" "$(cat "$WORK/holder.err")"
 	PAGE=$(echo "$CHAIN_RUNTIME_DIR"/*-*)
 	for what in garbage version user; do
 		case $what in

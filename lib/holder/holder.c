@@ -147,7 +147,8 @@ int holder_start(struct holder *h)
 		return 0;
 	/* Without a page (a full /dev/shm) the guest is served all the same. */
 	err = page_hold(&page, img->dev, img->ino);
-	fail_in(err, img->path);
+	if (err)
+		fail_in(err, img->path);
 	h->page = page;
 	err = commits_start(&h->commits);
 	if (err)

@@ -24,17 +24,28 @@ struct map {
 	char *name; /* escaped or as JSON */
 };
 
-/* Compressed clusters follow each other without a host offset that could go on. */
-static bool goes_on(const struct chain_extent *a, const struct chain_extent *b)
-{
-	return a->depth == b->depth && a->extent.kind == b->extent.kind &&
-	       (a->extent.kind != EXTENT_DATA ||
-		a->extent.host + a->extent.length == b->extent.host);
-}
-
 static const struct image *image_at(const struct map *m, size_t depth)
 {
 	return depth < m->info->count ? m->info->layers[depth].link->image : NULL;
+}
+
+/* Past the end of a short image nobody has said anything. */
+static bool is_present(const struct map *m, const struct chain_extent *e)
+{
+	const struct image *img = image_at(m, e->depth);
+
+	return e->extent.kind != EXTENT_HOLE && img && e->extent.start < img->size;
+}
+
+/* Compressed clusters follow each other without a host offset that could go on. */
+static bool goes_on(const struct map *m, const struct chain_extent *a,
+		    const struct chain_extent *b)
+{
+	if (m->json && is_present(m, a) != is_present(m, b))
+		return false;
+	return a->depth == b->depth && a->extent.kind == b->extent.kind &&
+	       (a->extent.kind != EXTENT_DATA ||
+		a->extent.host + a->extent.length == b->extent.host);
 }
 
 /* The name of the file that holds the data of this layer. */
@@ -67,14 +78,12 @@ static void print_json(struct map *m)
 	const struct extent *e = &m->run.extent;
 	const struct image *img = image_at(m, m->run.depth);
 	bool data = e->kind == EXTENT_DATA || e->kind == EXTENT_COMPRESSED;
-	/* past the end of a short image nobody has said anything */
-	bool present = e->kind != EXTENT_HOLE && img && e->start < img->size;
 	size_t depth = img ? m->run.depth : m->info->count - 1;
 
 	printf("%s{\"start\":%" PRIu64 ",\"length\":%" PRIu64
 	       ",\"depth\":%zu,\"present\":%s,\"zero\":%s,\"data\":%s,\"compressed\":%s",
 	       m->any ? ",\n" : "", e->start, e->length, depth,
-	       present ? "true" : "false", data ? "false" : "true",
+	       is_present(m, &m->run) ? "true" : "false", data ? "false" : "true",
 	       data ? "true" : "false", e->kind == EXTENT_COMPRESSED ? "true" : "false");
 	if (e->kind == EXTENT_DATA)
 		printf(",\"offset\":%" PRIu64, e->host);
@@ -138,7 +147,7 @@ static int walk(struct map *m, struct chain_walk *w, uint64_t size)
 
 		if (err)
 			return err;
-		if (m->run.extent.length && goes_on(&m->run, &e)) {
+		if (m->run.extent.length && goes_on(m, &m->run, &e)) {
 			m->run.extent.length += e.extent.length;
 			continue;
 		}

@@ -93,18 +93,24 @@ static int in_use(dev_t dev, ino_t ino)
 			   "it is at rest");
 }
 
+static int not_qcow2(const char *path)
+{
+	int err = foreign_probe(path);
+
+	if (!err)
+		err = foreign_doubt(path, "Only qcow2 has tables to check");
+	return err ? err
+		   : fail(ENOTSUP, "a raw image has no tables that could be checked");
+}
+
 static int check_open(struct image *img, const char *path, bool json)
 {
 	struct image_check c = {0};
 	bool held = false;
-	int err = 0;
+	int err;
 
 	if (img->format != IMAGE_QCOW2)
-		err = foreign_doubt(img->path, "Only qcow2 has tables to check");
-	if (err)
-		return err;
-	if (img->format != IMAGE_QCOW2)
-		return fail(ENOTSUP, "a raw image has no tables that could be checked");
+		return not_qcow2(img->path);
 	err = lock_is_held(img->fd, &held);
 	if (!err && held)
 		return in_use(img->dev, img->ino);

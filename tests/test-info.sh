@@ -283,6 +283,7 @@ testCheck()
 	assertEquals "$(jq -S -c . "$WORK/q")" "$(jq -S -c . "$WORK/out")"
 	truncate -s 5M raw
 	assert_status 65 chain-info --check raw
+	assert_err 'raw: a raw image has no tables'
 	# an entry of the snapshot table that lacks the size of the disk: version 3 asks for it
 	new s.qcow2 1M
 	qemu-img snapshot -c 1234567890123456 s.qcow2
@@ -292,6 +293,25 @@ testCheck()
 	assertEquals 2 "$STATUS"
 	assert_status 65 chain-info --check s.qcow2
 	assert_err incomplete
+}
+
+# What plain chain-info says of a file that is neither qcow2 nor raw
+testCheckOfAnotherFormat()
+{
+	local format
+
+	for format in vmdk vdi vhdx qed luks; do
+		if [ $format = luks ]; then
+			printf 'LUKS\xba\xbe' >x.luks
+			truncate -s 1M x.luks
+		else
+			qemu-img create -q -f $format x.$format 1M || fail "create x.$format"
+		fi
+		assert_status 65 chain-info --check x.$format
+		assert_one_error
+		assert_err "x.$format: it looks like format \"$format\", which is not supported"
+		assertEquals "and no verdict" "" "$(cat "$WORK/out")"
+	done
 }
 
 testControlCharacters()

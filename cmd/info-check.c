@@ -159,7 +159,7 @@ int info_check(const char *path, bool json)
 
 	if (!err) {
 		await_killed(path);
-		err = image_open(&img, path, format, IMAGE_LENIENT | IMAGE_NO_DATA, 0);
+		err = image_open(&img, path, format, IMAGE_LENIENT, 0);
 		err = err ? explain(path, err) : 0;
 	}
 	if (!err) {

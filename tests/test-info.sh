@@ -172,6 +172,23 @@ testDataFileMissing()
 	assert_status 66 chain-info -v b
 }
 
+# Its tables may be in order, but half of it is not there: what plain chain-info says
+testCheckWithoutDataFile()
+{
+	new a 4M -o data_file=a.raw
+	assert_status 0 chain-info --check a
+	assert_out '^a: sound, '
+	rm a.raw
+	assert_status 66 chain-info a
+	cp "$WORK/err" said
+	for how in '' --json; do
+		# shellcheck disable=SC2086
+		assert_status 66 chain-info --check $how a
+		assertEquals "$(cat said)" "$(cat "$WORK/err")"
+		assertEquals "and no verdict" "" "$(cat "$WORK/out")"
+	done
+}
+
 testProbed()
 {
 	new a 1M

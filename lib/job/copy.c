@@ -6,6 +6,27 @@
 #include "base/size.h"
 #include "job/worker.h"
 
+/* What the item's runs cover, one behind the other. */
+static int read_all(struct worker *w, const struct pieces *p, uint8_t *buf)
+{
+	int err = 0;
+
+	if (!w->large)
+		return source_read(&w->source, p, buf);
+	for (size_t i = 0; i < w->item.n_runs; i++) {
+		const struct run *r = &w->item.runs[i];
+
+		for (uint64_t at = 0, n; at < r->length && !err; at += n) {
+			err = worker_pay(w, r->length - at, &n);
+			if (!err)
+				err = source_read_part(&w->source, p, r->start + at, n,
+						       buf + at);
+		}
+		buf += r->length;
+	}
+	return err;
+}
+
 /* Read the item (padded with zeros to whole clusters) and what it is compared with. */
 int worker_read(struct worker *w)
 {
@@ -18,9 +39,9 @@ int worker_read(struct worker *w)
 	if (!err && compare)
 		err = worker_room(&w->other, &w->other_size, padded);
 	if (!err)
-		err = source_read(&w->source, &it->old, w->buf);
+		err = read_all(w, &it->old, w->buf);
 	if (!err && compare)
-		err = source_read(&w->source, &it->other, w->other);
+		err = read_all(w, &it->other, w->other);
 	if (err)
 		return err;
 	memset(w->buf + it->length, 0, padded - it->length);

@@ -133,8 +133,7 @@ int worker_write_fill(struct worker *w)
 
 		w->done.zeroed += (uint64_t)__builtin_popcount(l->zero) * unit;
 		for (unsigned i = 0, run; i < QCOW2_SUBCLUSTERS; i += run) {
-			uint64_t at = i * unit, length;
-			int err;
+			uint64_t at = i * unit, length, step;
 
 			for (run = 1; l->data >> i & 1 && i + run < QCOW2_SUBCLUSTERS &&
 				      l->data >> (i + run) & 1;
@@ -152,9 +151,15 @@ int worker_write_fill(struct worker *w)
 					worker_would_fill(w, length, l->host + at);
 				continue;
 			}
-			err = write_at(img->data_fd, w->buf + at, length, l->host + at);
-			if (err)
-				return err;
+			for (; length; at += step, length -= step) {
+				int err = worker_pay(w, length, &step);
+
+				if (!err)
+					err = write_at(img->data_fd, w->buf + at, step,
+						       l->host + at);
+				if (err)
+					return err;
+			}
 		}
 	}
 	return 0;

@@ -11,6 +11,7 @@
 
 #define NS_PER_S 1000000000ull
 #define TENTH_NS (NS_PER_S / 10)
+#define PIECE_MIN (64u << 10)
 #define LOOK_NS (NS_PER_S / 20) /* how long a signal may go unnoticed */
 #define RATE_MAX (1ull << 50) /* more is no limit, and would overflow below */
 
@@ -111,6 +112,12 @@ int limit_take(struct limit *l, uint64_t bytes)
 	/* no take is larger than what can be owed; the sum stays far from overflow */
 	l->credit -= (int64_t)(bytes < RATE_MAX ? bytes : RATE_MAX);
 	return 0;
+}
+
+uint64_t limit_piece(struct limit *l)
+{
+	LOCK_SCOPE(&l->lock);
+	return l->rate ? max_u64(l->rate / 10, PIECE_MIN) : UINT64_MAX;
 }
 
 int limit_check(struct limit *l)

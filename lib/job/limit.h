@@ -42,6 +42,9 @@ void limit_release(struct limit *l);
  */
 int limit_take(struct limit *l, uint64_t bytes);
 
+/* What is to be read or written in one go, at most: a tenth's worth, but at least 64 KiB. */
+uint64_t limit_piece(struct limit *l);
+
 /* Why to stop, without waiting: 0, or as limit_take. A pause is no reason. */
 int limit_check(struct limit *l);
 

@@ -156,7 +156,8 @@ static int prepare_zero(struct worker *w)
 	return 0;
 }
 
-int worker_write(struct worker *w, const uint8_t *buf, uint64_t length, uint64_t offset)
+static int write_part(struct worker *w, const uint8_t *buf, uint64_t length,
+		      uint64_t offset)
 {
 	struct target *t = w->engine->target;
 	int fd = t->image->data_fd, err;
@@ -167,6 +168,18 @@ int worker_write(struct worker *w, const uint8_t *buf, uint64_t length, uint64_t
 	err = write_at(fd, buf, length, offset);
 	if (!err)
 		write_behind(fd, offset, length);
+	return err;
+}
+
+int worker_write(struct worker *w, const uint8_t *buf, uint64_t length, uint64_t offset)
+{
+	int err = 0;
+
+	for (uint64_t at = 0, n; at < length && !err; at += n) {
+		err = worker_pay(w, length - at, &n);
+		if (!err)
+			err = write_part(w, buf + at, n, offset + at);
+	}
 	return err;
 }
 
@@ -213,6 +226,38 @@ static bool is_copied(const struct item *item)
 	return item->kind != ITEM_ZERO && item->kind != ITEM_CLONE;
 }
 
+static bool is_large(struct worker *w)
+{
+	return is_copied(&w->item) && w->item.kind != ITEM_BLOB &&
+	       ops_of(w) != &worker_filled &&
+	       w->item.length > limit_piece(w->engine->limit);
+}
+
+/*
+ * All of a small item; of a large one only what those before it still owe, since what they read
+ * was not written. What is not copied costs nothing, but a pause holds for it too.
+ */
+static int pay_before(struct worker *w)
+{
+	uint64_t price = is_copied(&w->item) ? w->item.length : 0, due = w->due;
+
+	w->due = w->large ? price : 0;
+	return limit_take(w->engine->limit, w->large ? due : due + price);
+}
+
+int worker_pay(struct worker *w, uint64_t left, uint64_t *n)
+{
+	uint64_t price;
+
+	*n = left;
+	if (!w->large)
+		return 0;
+	*n = min_u64(left, limit_piece(w->engine->limit));
+	price = *n / (w->item.kind == ITEM_COMPARE || w->item.compare ? 3 : 2);
+	w->due -= min_u64(w->due, price);
+	return limit_take(w->engine->limit, price);
+}
+
 /* Prepare, as often as --on-error wants. false: give the item up. */
 static bool prepare(struct worker *w)
 {
@@ -226,10 +271,8 @@ static bool prepare(struct worker *w)
 			      ? 0
 			      : worker_room(&w->verdicts, &size, w->clusters);
 		w->verdicts_size = size;
-		/* What is not copied costs nothing, but a pause holds for it too. */
 		if (!err)
-			err = limit_take(w->engine->limit,
-					 is_copied(&w->item) ? w->item.length : 0);
+			err = pay_before(w);
 		if (!err)
 			err = ops_of(w)->prepare(w);
 		if (!err)
@@ -339,25 +382,34 @@ static void promise(struct worker *w)
 static void process(struct worker *w)
 {
 	struct engine *e = w->engine;
+	bool ready;
 	int err;
 
 	w->n_links = w->linked = w->cloned = w->n_stretches = 0;
 	w->promised = false;
 	w->linked_bytes = 0;
 	w->clusters = div_up(w->item.length, 1ull << w->bits);
-	if (!prepare(w)) {
+	w->large = is_large(w);
+	/* one after the other to its end: side by side none would be done for long */
+	if (w->large)
 		engine_turn_begin(e, w->item.seq);
+	ready = prepare(w);
+	if (!w->large)
+		engine_turn_begin(e, w->item.seq);
+	if (!ready) {
 		engine_turn_end(e);
 		return;
 	}
-	engine_turn_begin(e, w->item.seq);
 	w->slot = engine_join(e, w->item.kind == ITEM_CLONE ? w->item.length : 0);
 	err = ops_of(w)->lease(w, w->slot);
 	if (!err && w->item.kind == ITEM_CLONE)
 		promise(w);
-	engine_turn_end(e);
+	if (err || !w->large)
+		engine_turn_end(e);
 	if (!err) {
 		carry_out(w);
+		if (w->large)
+			engine_turn_end(e);
 		return;
 	}
 	engine_fail(e, fail_in(err, e->target->image->path));

@@ -37,6 +37,8 @@ struct worker {
 	struct source source;
 	struct item item;
 	uint64_t clusters; /* of the item, the last one perhaps in part */
+	bool large; /* the item goes at a pace: see worker_pay */
+	uint64_t due; /* bytes that are not paid yet, of this item and of those before */
 	uint8_t *buf, *other;
 	size_t buf_size, other_size;
 	uint8_t *verdicts; /* enum verdict, one per cluster */
@@ -70,6 +72,13 @@ struct worker_ops {
 int worker_room(uint8_t **buf, size_t *size, size_t need);
 int worker_add_link(struct worker *w, const struct link *link, uint64_t from);
 int worker_read(struct worker *w);
+/*
+ * An item is paid (limit_take) before it is read. A large one, of a cluster that is more than
+ * the limit lets pass in one go, is paid on the way, half when it is read and half when it is
+ * written (or a third for each of the two that are compared): this waits until the next *n of
+ * `left` bytes may be read or written. Of a small item all may.
+ */
+int worker_pay(struct worker *w, uint64_t left, uint64_t *n);
 /* Into leased clusters, with write-behind. */
 int worker_write(struct worker *w, const uint8_t *buf, uint64_t length, uint64_t offset);
 /* In a dry run: this would be written to a place of the file that is there already. */

@@ -52,6 +52,19 @@ static void test_debt(void)
 	limit_release(&l);
 }
 
+static void test_piece(void)
+{
+	struct limit l;
+
+	limit_init(&l, 0, 0, NULL);
+	assert(limit_piece(&l) == UINT64_MAX);
+	limit_set_rate(&l, 300000);
+	assert(limit_piece(&l) == 65536);
+	limit_set_rate(&l, 8000000);
+	assert(limit_piece(&l) == 800000);
+	limit_release(&l);
+}
+
 /* What was not used while nobody took is not saved up. */
 static void test_no_burst(void)
 {
@@ -131,6 +144,7 @@ int main(void)
 {
 	test_rate();
 	test_debt();
+	test_piece();
 	test_no_burst();
 	blocked(EINTR, false, -EINTR);
 	blocked(EINTR, true, -EINTR);

@@ -119,14 +119,13 @@ static void raise_files(void)
  */
 static void occupy_standard(void)
 {
-	int fd;
-
-	do {
-		fd = open("/", O_PATH | O_CLOEXEC);
-		if (fd < 0)
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/", O_PATH | O_CLOEXEC) != fd) {
+			dprintf(STDERR_FILENO,
+				"%s: a standard descriptor is closed: %s\n",
+				name_of_program, strerror(errno));
 			_exit(STATUS_IO);
-	} while (fd <= STDERR_FILENO);
-	close(fd);
+		}
 }
 
 /* --help and --version leave through exit() in argp, past common_end. */

@@ -437,7 +437,7 @@ static int look_again(const struct image *img, unsigned flags, bool *same,
 	*length = 0;
 	/* what is no such image any more is another one; the rest says nothing of it */
 	if (err == -EIO || err == -ENOMEM || err == -EMFILE || err == -ENFILE)
-		return err;
+		return fail_in(err, img->path);
 	if (err) {
 		fail_clear();
 		return 0;

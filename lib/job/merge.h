@@ -64,7 +64,8 @@ struct merge_counts {
 	uint64_t zeroed; /* guest bytes made zero clusters */
 	uint64_t skipped; /* guest bytes left out: same or zero in the new chain */
 	uint64_t compared; /* guest bytes compared (rebase) */
-	uint64_t holes; /* of a dry run: bytes of what is there already that get their space */
+	uint64_t
+		holes; /* of a dry run: bytes of what is there already that get their space */
 };
 
 /* QEMU's job states (qapi/job.json). */

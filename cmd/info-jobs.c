@@ -3,6 +3,7 @@
 #include "info-jobs.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -115,10 +116,18 @@ static void show(const struct info_jobs_options *o, const char *text, const char
 	common_flush();
 }
 
+/* Nobody reads a pipe of ours any more, which is noticed else by the next write only. */
+static bool reader_has_gone(void)
+{
+	struct pollfd out = {.fd = STDOUT_FILENO};
+
+	return poll(&out, 1, 0) > 0 && out.revents & POLLERR;
+}
+
 /* Until then, or until a signal. In short naps: one may come just before we sleep. */
 static void wait_until(uint64_t then_ms)
 {
-	while (!stop_signal) {
+	while (!stop_signal && !reader_has_gone()) {
 		uint64_t now = clock_ms(), nap = then_ms > now ? then_ms - now : 0;
 
 		if (!nap)
@@ -179,13 +188,16 @@ static int watch(const struct info_jobs_options *o)
 			tell_unseen(o);
 		free(before);
 		before = text;
-		/* who read us has gone; common_end says so */
-		if (ferror(stdout))
-			return 0;
 		next += step;
 		if (next < clock_ms())
 			next = clock_ms() + step;
 		wait_until(next);
+		/* this write fails, and common_end says so */
+		if (reader_has_gone())
+			putchar('\n');
+		common_flush();
+		if (ferror(stdout))
+			return 0;
 	}
 	fail_clear();
 	return -EINTR;

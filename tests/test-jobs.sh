@@ -180,6 +180,16 @@ testWatch()
 	assertTrue "each is JSON" "jq . <watched >/dev/null"
 }
 
+# Who reads it goes away: it ends, also when there is nothing new to print.
+testWatchWithoutReader()
+{
+	start bash -c 'chain-info --jobs --watch=0.2 2>"$0" | head -n 1; echo "${PIPESTATUS[0]}"' \
+		"$WORK/said"
+	finish
+	assertEquals "No active jobs 74" "$(tr '\n' ' ' <"$WORK/bg.out" | sed 's/ $//')"
+	assertTrue "$(cat "$WORK/said")" "grep -q 'Broken pipe' '$WORK/said'"
+}
+
 # Without CHAIN_RUNTIME_DIR the page lies in /dev/shm/chain-UID.
 testDefaultFolder()
 {

@@ -183,6 +183,7 @@ testWatch()
 # Who reads it goes away: it ends, also when there is nothing new to print.
 testWatchWithoutReader()
 {
+	# shellcheck disable=SC2016
 	start bash -c 'chain-info --jobs --watch=0.2 2>"$0" | head -n 1; echo "${PIPESTATUS[0]}"' \
 		"$WORK/said"
 	finish

@@ -101,6 +101,17 @@ need()
 	done
 }
 
+# What root needs beside that to believe another user's page: CAP_SYS_PTRACE
+need_ptrace()
+{
+	local caps
+
+	caps=$(sed -n 's/^CapEff:\t/0x/p' /proc/self/status)
+	((caps >> 19 & 1)) && return 0
+	skip "not allowed to look into other users' processes"
+	return 1
+}
+
 need_root()
 {
 	[ "$(id -u)" = 0 ] && return 0

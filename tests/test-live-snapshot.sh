@@ -301,6 +301,7 @@ testRefused()
 testHolderRefuses()
 {
 	need_root || return 0
+	need_ptrace || return 0
 	need setpriv || return 0
 	need_holder || return 0
 	chmod a+x "$WORK"
@@ -322,6 +323,11 @@ testHolderRefuses()
 	assert_status 0 chain-snapshot D.qcow2 open/E.qcow2
 	assertEquals 65534:65534 "$(stat -c %u:%g open/E.qcow2)"
 	guest 'write 64k 64k' flush
+	# who may not look whether that user has the image does not believe it
+	assert_status 75 setpriv --bounding-set=-sys_ptrace --inh-caps=-sys_ptrace \
+		chain-stream -q open/E.qcow2
+	assert_err "another user's page says that he holds it, and is not believed"
+	assert_status 0 chain-stream -q open/E.qcow2
 	release
 }
 

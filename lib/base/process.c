@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -71,7 +72,7 @@ int process_has_open(pid_t pid, dev_t dev, ino_t ino)
 	return found;
 }
 
-/* Of the process whose folder in /proc proc is. */
+/* By its effective uid; proc: its folder in /proc. */
 static bool runs_as(int proc, uid_t uid)
 {
 	int fd = openat(proc, "status", O_RDONLY | O_CLOEXEC);
@@ -91,41 +92,55 @@ static bool runs_as(int proc, uid_t uid)
 	return found && effective == uid;
 }
 
-/* The mode of a link in /proc/PID/fd tells how the file was opened: proc(5). */
-static bool opened_for_writing(int dirfd, const char *name)
+/*
+ * Looked at on a copy of the descriptor, for a number can come to stand for another file between
+ * two looks. 1, 0, or a negative errno.
+ */
+static int is_writer(int pidfd, const char *name, dev_t dev, ino_t ino)
 {
+	CLEANUP_CLOSE int fd = pidfd_getfd(pidfd, atoi(name), 0);
 	struct stat st;
+	int flags;
 
-	return fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	       (st.st_mode & S_IWUSR);
+	if (fd < 0)
+		return errno == EBADF ? 0 : -errno;
+	flags = fcntl(fd, F_GETFL);
+	return flags >= 0 && !(flags & O_PATH) && (flags & O_ACCMODE) != O_RDONLY &&
+	       fstat(fd, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
 }
 
-bool process_writes(pid_t pid, uid_t uid, dev_t dev, ino_t ino)
+static int has_writer(int proc, int pidfd, dev_t dev, ino_t ino)
 {
-	/* one descriptor for both looks: a pid may come to stand for another process */
-	CLEANUP_CLOSE int proc = -1;
+	int fd = openat(proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC), found = 0;
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
-	bool found = false;
-	char path[32];
-	DIR *d;
-	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
-	proc = pid > 0 ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (proc < 0 || !runs_as(proc, uid))
-		return false;
-	fd = openat(proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	d = fd < 0 ? NULL : fdopendir(fd);
 	if (!d) {
+		found = -errno;
 		if (fd >= 0)
 			close(fd);
-		return false;
+		return found;
 	}
 	while (!found && (e = readdir(d)))
-		found = e->d_name[0] != '.' && opened_for_writing(dirfd(d), e->d_name) &&
-			process_fd_is(dirfd(d), e->d_name, dev, ino);
+		if (e->d_name[0] != '.' && process_fd_is(dirfd(d), e->d_name, dev, ino))
+			found = is_writer(pidfd, e->d_name, dev, ino);
 	closedir(d);
 	return found;
+}
+
+int process_writes(pid_t pid, uid_t uid, dev_t dev, ino_t ino)
+{
+	CLEANUP_CLOSE int pidfd = pid > 0 ? pidfd_open(pid, 0) : -1, proc = -1;
+	char path[32];
+	int found;
+
+	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	proc = pidfd < 0 ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (proc < 0 || !runs_as(proc, uid))
+		return 0;
+	found = has_writer(proc, pidfd, dev, ino);
+	/* nor has it become another user's meanwhile */
+	return found > 0 ? runs_as(proc, uid) : found;
 }
 
 /* Is it on its way out, whatever ended it (PF_EXITING in its flags)? */

@@ -21,10 +21,11 @@ const char *process_user(uid_t uid, char *out, size_t size);
 int process_has_open(pid_t pid, dev_t dev, ino_t ino);
 
 /*
- * Is it a process of this user (by its effective uid) that has this file open for writing?
- * false, too, where that cannot be seen.
+ * Is it a process of this user (by its effective uid) that has this file open for writing? 1,
+ * 0, or a negative errno (without a sentence) if that cannot be seen: who asks lacks
+ * CAP_SYS_PTRACE.
  */
-bool process_writes(pid_t pid, uid_t uid, dev_t dev, ino_t ino);
+int process_writes(pid_t pid, uid_t uid, dev_t dev, ino_t ino);
 
 /* Is the open file that dirfd/name (in a /proc/PID/fd) stands for this one? */
 bool process_fd_is(int dirfd, const char *name, dev_t dev, ino_t ino);

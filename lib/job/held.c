@@ -27,6 +27,7 @@
 
 enum seen {
 	SEEN_NONE, /* no page, or nobody lives behind it */
+	SEEN_DOUBTFUL, /* another user's page, which is not believed */
 	SEEN_MERGE, /* a merge at rest, which has the image */
 	SEEN_HOLDER,
 };
@@ -118,8 +119,11 @@ static int look_at_page(const struct search *s, enum seen *seen)
 
 	*seen = SEEN_NONE;
 	fail_clear();
-	if (err || !v.owner_alive || !v.believed)
+	if (err || !v.owner_alive)
 		return err == -ENOMEM ? err : 0;
+	*seen = SEEN_DOUBTFUL;
+	if (!v.believed)
+		return 0;
 	*seen = SEEN_MERGE;
 	if (v.owner_kind != PAGE_HOLDER)
 		return 0;
@@ -178,6 +182,11 @@ static int in_use(const struct held *h, enum seen seen)
 		snprintf(page, sizeof(page),
 			 ", and no page of a holder that could merge it is in %s",
 			 page_folder_path(folder));
+	if (seen == SEEN_DOUBTFUL)
+		snprintf(page, sizeof(page),
+			 "; another user's page says that he holds it, and is not "
+			 "believed: "
+			 "no process of his is seen to have it open for writing");
 	for (int i = n - 1; i >= 0; i--)
 		if (who[i].writer)
 			pick = i;
@@ -214,8 +223,8 @@ static int look(const struct search *s, enum seen *seen, uint64_t *within, bool 
 	bool conflict = true;
 	int err = look_at_page(s, seen);
 
-	*within = *seen == SEEN_NONE ? max_u64(PAGE_MS, s->o->wait_lock_ms)
-				     : s->o->wait_lock_ms;
+	*within = *seen <= SEEN_DOUBTFUL ? max_u64(PAGE_MS, s->o->wait_lock_ms)
+					 : s->o->wait_lock_ms;
 	*done = s->h->by_holder || (err && err != -EAGAIN);
 	if (err || *done)
 		return err;

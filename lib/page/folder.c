@@ -181,7 +181,8 @@ bool page_is_believed(uid_t uid, pid_t pid, const char *name)
 
 	if (uid == geteuid() || uid == 0)
 		return true;
-	return page_name_parse(name, &dev, &ino) && process_writes(pid, uid, dev, ino);
+	return page_name_parse(name, &dev, &ino) &&
+	       process_writes(pid, uid, dev, ino) > 0;
 }
 
 bool page_file_current(int folder, const char *name, int fd)

@@ -253,10 +253,10 @@ int page_list_all(struct page_view **out, size_t *count)
 	return list(out, count, true);
 }
 
-/* The better one of two pages of one image has more. */
+/* The better one of two pages of one image has more: the dead of those that count has it. */
 static int rank(const struct page_view *v)
 {
-	return v->owner_alive || v->worker_alive ? 1 + v->believed : 0;
+	return 2 * v->believed + (v->owner_alive || v->worker_alive);
 }
 
 struct find {
@@ -282,7 +282,7 @@ static int find_in_folder(void *opaque, int folder, uid_t uid)
 	v.dev = f->view->dev;
 	v.ino = f->view->ino;
 	*f->view = v;
-	return rank(&v) == 2;
+	return rank(&v) == 3;
 }
 
 /* As page_find; the descriptor of the page. */
@@ -399,6 +399,9 @@ static int ask_once(dev_t dev, ino_t ino, enum page_ask what, uint64_t speed,
 
 	if (fd < 0)
 		return fd;
+	/* who asks a QEMU to merge has not the image itself */
+	if (!v.believed && v.owner_kind != PAGE_QEMU)
+		return fail(ENXIO, "no merge of this image runs");
 	if (!v.is_merge || (!v.worker_alive && v.owner_alive))
 		return fail(ENXIO, "no merge of this image runs");
 	if (!v.worker_alive)

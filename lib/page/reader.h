@@ -59,9 +59,9 @@ int page_list(struct page_view **out, size_t *count);
 int page_list_all(struct page_view **out, size_t *count);
 
 /*
- * The page of this inode. With several (users with a page for one image each) a living
- * one is preferred, and of these one that is believed. Also that of a holder without a merge. -ENXIO, with a sentence that
- * names the folder that was searched: none.
+ * The page of this inode. With several (users with a page for one image each) one
+ * that is believed is preferred, and of these a living one. Also that of a holder without a
+ * merge. -ENXIO, with a sentence that names the folder that was searched: none.
  */
 int page_find(dev_t dev, ino_t ino, struct page_view *out);
 

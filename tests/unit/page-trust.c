@@ -7,7 +7,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,9 +28,24 @@ static const struct page_job job = {.type = "stream", .image = "/D.qcow2", .base
 static char image[] = "/tmp/page-trust-XXXXXX";
 static struct stat st;
 
+#define FLIP -2
+
+/* Numbers that stand for the image, to be read, and for another file, to be written, in turn. */
+static void flip(int end)
+{
+	int from = open(image, O_RDONLY), to = open("/tmp", O_TMPFILE | O_RDWR, 0600);
+	struct pollfd stop = {.fd = end, .events = POLLIN};
+
+	if (from < 0 || to < 0)
+		_exit(4);
+	while (poll(&stop, 1, 0) == 0)
+		for (int i = 0; i < 3000; i++)
+			dup2(i / 300 % 2 ? from : to, 100 + i % 300);
+}
+
 /*
  * A process of the user with a holder's page of the image, which it has opened with these
- * flags if they are not -1; until *stop is closed.
+ * flags if they are not -1, or FLIP; until *stop is closed.
  */
 static pid_t holder(uid_t user, int flags, int *stop)
 {
@@ -43,13 +60,15 @@ static pid_t holder(uid_t user, int flags, int *stop)
 		struct page *p;
 
 		close(end[1]);
-		if (flags != -1 && open(image, flags) < 0)
+		if (flags >= 0 && open(image, flags) < 0)
 			_exit(1);
 		if (setgid(user) < 0 || setuid(user) < 0)
 			_exit(2);
 		if (page_hold(&p, st.st_dev, st.st_ino) < 0)
 			_exit(3);
 		close(ready[1]);
+		if (flags == FLIP)
+			flip(end[0]);
 		(void)!read(end[0], &byte, 1);
 		page_withdraw(p);
 		_exit(0);
@@ -88,6 +107,18 @@ static void expect(int flags, bool believed)
 	ends(pid, stop);
 }
 
+/* Nor does who can only read it seem to write, whenever he is looked at. */
+static void test_flipping(void)
+{
+	struct page_view v;
+	int stop;
+	pid_t pid = holder(USER, FLIP, &stop);
+
+	for (int i = 0; i < 300; i++)
+		assert(page_find(st.st_dev, st.st_ino, &v) == 0 && !v.believed);
+	ends(pid, stop);
+}
+
 /* A page that does not count is not in the way of one that does, whichever is seen first. */
 static void test_of_two(uid_t liar_user, uid_t user)
 {
@@ -116,12 +147,26 @@ static void clean_up(void)
 	}
 }
 
+/* May we look into other users' processes? A container may take that away. */
+static bool may_look(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	unsigned long long effective = 0;
+	char line[256];
+
+	assert(f);
+	while (fgets(line, sizeof(line), f))
+		sscanf(line, "CapEff: %llx", &effective);
+	fclose(f);
+	return geteuid() == 0 && effective >> 19 & 1; /* CAP_SYS_PTRACE */
+}
+
 int main(void)
 {
 	int fd;
 
-	if (geteuid() != 0) {
-		puts("needs root");
+	if (!may_look()) {
+		puts("needs root with CAP_SYS_PTRACE");
 		return 77;
 	}
 	unsetenv("CHAIN_RUNTIME_DIR");
@@ -133,6 +178,8 @@ int main(void)
 	expect(O_RDONLY, false);
 	expect(O_WRONLY, true);
 	expect(O_RDWR, true);
+	assert(chmod(image, 0644) == 0);
+	test_flipping();
 	test_of_two(USER, USER + 1);
 	test_of_two(USER + 1, USER);
 	return 0;

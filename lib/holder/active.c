@@ -106,10 +106,10 @@ int active_ready(struct active *a, struct region *r)
 	uint64_t l1_word = a->img->tables[0].l1_offset + 8 * index;
 	be64 l1 = {0};
 	int err = 0;
-	LOCK_SCOPE(&a->publish);
 
 	if (r->ready)
 		return 0;
+	LOCK_SCOPE(&a->publish);
 	if (!pending_table(a->pending, index) && !pending_table(a->writing, index)) {
 		/* another region of the same table may have been first, and committed */
 		err = cache_read(a->img->cache, l1_word, &l1, sizeof(l1));

@@ -194,17 +194,10 @@ static int load(struct active *a, struct region *r)
 	unsigned bytes = qcow2_word_bytes(h);
 	uint64_t entries = qcow2_l2_entries(h), index = r->first / entries, l2 = 0;
 	uint64_t n = a->region_words * bytes / 8;
-	be64 l1 = {0};
-	int err = 0;
+	int err = image_l2_offset(a->img, 0, index, &l2);
 
-	if (index < a->img->tables[0].l1_entries)
-		err = cache_read(a->img->cache, a->img->tables[0].l1_offset + 8 * index,
-				 &l1, sizeof(l1));
-	if (!err)
-		err = image_l2_offset(a->img, 0, index, &l2);
 	if (err)
 		return err;
-	r->ready = l2 && be64_get(l1) & QCOW2_COPIED;
 	if (!l2) {
 		memset(r->words, 0, n * 8);
 	} else {

@@ -42,7 +42,7 @@ struct region {
 	struct busy *busy;
 	bool loaded;
 	bool suspect; /* words as they were loaded are damaged: region_check */
-	bool ready; /* its L2 table is its own, or will be with the next commit */
+	bool ready; /* active_ready was there: its words can be written */
 	uint64_t pinned_for; /* the number of the last pending that has words of it */
 	uint64_t below_gen; /* of the view that below is about; 0: none */
 	struct below *below; /* NULL: not asked for yet */

@@ -137,5 +137,17 @@ testZerosAreNotFree()
 	assertTrue "8 MiB at 4 MiB/s took $took ms" "[ $took -ge 1300 ]"
 }
 
+# After an error nothing of what others have begun is of use, and they end at once.
+testErrorInACluster()
+{
+	make_faults || return 0
+	new A.qcow2 16M -o cluster_size=2M
+	fill A.qcow2 1 0 16M
+	over D.qcow2 A.qcow2 -o cluster_size=2M
+	with_faults FAULT_ERRNO=5 FAULT_MIN=4096 chain-stream -q --json -r 4M -j 8 D.qcow2
+	assertEquals "status: $(cat "$WORK/err")" 74 "$STATUS"
+	assertEquals "read of one cluster" $((2 << 20)) "$(merge_result read)"
+}
+
 # shellcheck disable=SC1091
 . shunit2

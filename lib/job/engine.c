@@ -63,10 +63,11 @@ void engine_counts(struct engine *e, struct merge_counts *out)
 	*out = e->counts;
 }
 
-static void set_error(struct engine *e, int err)
+static void set_error(struct engine *e, const char *operation, int err)
 {
 	if (!e->error) {
 		e->error = err;
+		e->operation = operation;
 		e->sentence = fail_take();
 	}
 	pthread_cond_broadcast(&e->changed);
@@ -84,14 +85,14 @@ void engine_commit_error(struct engine *e, int err)
 		free(TAKE(e->sentence));
 		e->error = 0;
 	}
-	set_error(e, err);
+	set_error(e, "write", err);
 }
 
-int engine_fail(struct engine *e, int err)
+int engine_fail(struct engine *e, const char *operation, int err)
 {
 	LOCK_SCOPE(&e->lock);
 
-	set_error(e, err);
+	set_error(e, operation, err);
 	return err;
 }
 
@@ -127,9 +128,7 @@ bool engine_fault(struct engine *e, const char *operation, int err)
 	/* Our own stops, and damage that no second try mends, are not faults. */
 	if (is_stop(err) || err == -ENOMEM ||
 	    (!stops && e->on_error != ON_ERROR_IGNORE)) {
-		if (!e->error)
-			e->operation = operation;
-		set_error(e, err);
+		set_error(e, operation, err);
 		return false;
 	}
 	free(e->fault_sentence);
@@ -152,7 +151,7 @@ bool engine_fault(struct engine *e, const char *operation, int err)
 	if (!e->error && !limit_check(e->limit))
 		return true;
 	if (!e->error)
-		set_error(e, limit_check(e->limit));
+		set_error(e, operation, limit_check(e->limit));
 	return false;
 }
 
@@ -382,7 +381,7 @@ int engine_run(struct engine *e, void (*watch)(void *opaque), void *opaque)
 	e->running -= e->threads - n;
 	if (!n) {
 		fail_errno(err, "cannot start a thread");
-		set_error(e, -err);
+		set_error(e, "write", -err);
 	}
 	if (!e->running)
 		e->no_more = true;

@@ -124,7 +124,7 @@ void engine_counts(struct engine *e, struct merge_counts *out);
 /*
  * Record the first error with this thread's sentence; everything ends soon. Returns err.
  */
-int engine_fail(struct engine *e, int err);
+int engine_fail(struct engine *e, const char *operation, int err);
 
 /*
  * An item could not be read or written: true to try again (after the pause that

@@ -92,7 +92,7 @@ int merge_live(struct merge *m)
 	if (!err)
 		err = merge_survey(m);
 	m->live.left = m->clusters;
-	m->result->space_needed = m->grows;
+	m->result->space_needed = m->grows.data + m->grows.tables;
 	if (!err)
 		err = merge_note_swallowed(m);
 	if (!err) {

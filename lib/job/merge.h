@@ -90,7 +90,8 @@ struct merge_result {
 	uint64_t old_file_size, new_file_size; /* bytes of the image file */
 	/*
 	 * Bytes of the file system that is short of space, else of that of the data. Needed at
-	 * most; exact in a dry run, but for holes that have their space already.
+	 * most; exact in a dry run, but for holes that have their space already. Not counted is
+	 * what overwriting takes: where a file shares blocks with a copy, and on btrfs.
 	 */
 	uint64_t space_needed, space_free;
 	bool reflink; /* this merge reflinks */

@@ -40,21 +40,30 @@ static uint64_t growth(const struct merge *m, bool has_data)
 	return less(all, shared);
 }
 
+static bool on_one_file_system(const struct image *img)
+{
+	struct stat image, data;
+
+	return fstat(img->fd, &image) == 0 && fstat(img->data_fd, &data) == 0 &&
+	       image.st_dev == data.st_dev;
+}
+
 /* What both files need: the image's first. How many there are. */
 static unsigned needs(const struct merge *m, struct need out[static 2])
 {
 	const struct image *img = merge_active(m);
 	bool apart = img->data_fd != img->fd;
-	struct stat image, data;
+	uint64_t most = m->counts.holes;
+	struct stat data;
 
 	out[0] = (struct need){img->path, img->fd, growth(m, !apart)};
 	if (!apart)
 		return 1;
-	out[1] = (struct need){
-		img->data_path, img->data_fd,
-		min_u64(m->counts.holes, less(img->size, room_taken(img->data_fd)))};
-	if (fstat(img->fd, &image) < 0 || fstat(img->data_fd, &data) < 0 ||
-	    image.st_dev != data.st_dev)
+	/* what lies behind the disk's end is not in question */
+	if (fstat(img->data_fd, &data) == 0 && (uint64_t)data.st_size <= img->size)
+		most = min_u64(most, less(img->size, room_taken(img->data_fd)));
+	out[1] = (struct need){img->data_path, img->data_fd, most};
+	if (!on_one_file_system(img))
 		return 2;
 	out[0].bytes += out[1].bytes;
 	return 1;
@@ -101,17 +110,27 @@ int merge_predict(struct merge *m)
 	return predict(m, &need);
 }
 
+/* By what the survey has estimated. */
+static bool certainly_fits(const struct merge *m)
+{
+	const struct image *img = merge_active(m);
+	uint64_t left = room_free(img->fd);
+
+	if (on_one_file_system(img))
+		return m->grows.data + m->grows.tables <= left;
+	return m->grows.tables <= left && m->grows.data <= room_free(img->data_fd);
+}
+
 /* Refuse before the first write what cannot fit; quickly when it certainly fits. */
 int merge_check_space(struct merge *m)
 {
 	struct merge_result *r = m->result;
 	const struct merge_observer *observer = m->progress.observer;
-	const struct image *img = merge_active(m);
 	struct need need;
 	int err = 0;
 
-	r->space_needed = m->grows;
-	if (m->grows <= min_u64(room_free(img->fd), room_free(img->data_fd)))
+	r->space_needed = m->grows.data + m->grows.tables;
+	if (certainly_fits(m))
 		return 0;
 	/*
 	 * The estimate does not fit; see exactly, at full speed and without a bar

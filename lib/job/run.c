@@ -92,7 +92,7 @@ static bool are_all(const struct steps *steps, const struct footprint *found)
  */
 static int survey(struct merge *m, const unsigned *pass, unsigned n,
 		  const struct steps *known, uint64_t *total, uint64_t *leases,
-		  uint64_t *grows)
+		  struct growth *grows)
 {
 	const struct qcow2_header *h = &merge_active(m)->header;
 	uint64_t cluster = image_cluster_size(merge_active(m)), clusters = 0, slices = 0,
@@ -131,16 +131,17 @@ static int survey(struct merge *m, const unsigned *pass, unsigned n,
 			footprint_add(&found, r->start, r->length);
 		}
 		if (item.kind == ITEM_BLOB)
-			*grows += pieces_stored(&item.old) + 512 * item.old.count +
-				  cluster;
+			grows->data += pieces_stored(&item.old) + 512 * item.old.count +
+				       cluster;
 		else if (item.kind != ITEM_ZERO && item.kind != ITEM_CLONE)
-			*grows += round_up(item.length, cluster);
+			grows->data += round_up(item.length, cluster);
 	}
 	if (plan.record)
 		m->knows_steps = !err && are_all(&m->steps, &found);
 	/* Beside the data: refcounts, their tables, and what is written of L2 tables. */
-	*grows += ((clusters << h->refcount_order) / 8 + slices * 4096 * n) * 5 / 4 +
-		  16 * cluster;
+	grows->tables += ((clusters << h->refcount_order) / 8 + slices * 4096 * n) * 5 /
+				 4 +
+			 16 * cluster;
 	item_release(&item);
 	plan_release(&plan);
 	return err;
@@ -153,7 +154,8 @@ static int survey(struct merge *m, const unsigned *pass, unsigned n,
 static int check_complete(struct merge *m, const unsigned *pass, unsigned n,
 			  uint64_t left_out)
 {
-	uint64_t total = 0, leases = 0, grows = 0;
+	uint64_t total = 0, leases = 0;
+	struct growth grows = {0};
 	int err = survey(m, pass, n, m->knows_steps ? &m->steps : NULL, &total, &leases,
 			 &grows);
 

@@ -14,6 +14,11 @@
 #include "job/target-held.h"
 #include "job/target-local.h"
 
+/* Bytes: the guest's, and what is needed beside them. */
+struct growth {
+	uint64_t data, tables;
+};
+
 struct merge {
 	const struct merge_options *options;
 	struct merge_result *result;
@@ -27,7 +32,7 @@ struct merge {
 	struct merge_counts counts; /* of the passes that are done */
 	uint64_t total; /* guest bytes to look at, all passes */
 	uint64_t clusters; /* that may be needed for them */
-	uint64_t grows; /* bytes that the file grows by at most, by metadata */
+	struct growth grows; /* at most, by metadata */
 	struct steps steps; /* that the survey found */
 	bool knows_steps; /* all of them, and they are the same to the end */
 	unsigned round; /* live: how often all passes were made before */

@@ -255,6 +255,8 @@ int worker_pay(struct worker *w, uint64_t left, uint64_t *n)
 	*n = min_u64(left, limit_piece(w->engine->limit));
 	price = *n / (w->item.kind == ITEM_COMPARE || w->item.compare ? 3 : 2);
 	w->due -= min_u64(w->due, price);
+	if (engine_stopped(w->engine))
+		return fail(ECANCELED, "another thread has met with an error");
 	return limit_take(w->engine->limit, price);
 }
 
@@ -339,7 +341,7 @@ static int leave(struct worker *w, bool well, size_t end, bool last)
 		share.clones = last ? w->item.length - w->linked_bytes : share.done;
 	err = engine_leave(w->engine, w->slot, &share);
 	if (err)
-		engine_fail(w->engine, err);
+		engine_fail(w->engine, "write", err);
 	account(w, well && !err, share.done);
 	w->linked_bytes += share.done;
 	w->linked = end;
@@ -412,7 +414,7 @@ static void process(struct worker *w)
 			engine_turn_end(e);
 		return;
 	}
-	engine_fail(e, fail_in(err, e->target->image->path));
+	engine_fail(e, "write", fail_in(err, e->target->image->path));
 	leave(w, false, 0, true);
 }
 
@@ -455,7 +457,7 @@ void *engine_worker(void *opaque)
 		process(&w);
 	}
 	if (err)
-		engine_fail(e, err);
+		engine_fail(e, "read", err);
 	source_release(&w.source);
 	item_release(&w.item);
 	free(w.buf);

@@ -188,6 +188,8 @@ static int watch(const struct info_jobs_options *o)
 			tell_unseen(o);
 		free(before);
 		before = text;
+		if (ferror(stdout))
+			return 0;
 		next += step;
 		if (next < clock_ms())
 			next = clock_ms() + step;

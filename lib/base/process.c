@@ -98,7 +98,7 @@ static bool runs_as(int proc, uid_t uid)
  */
 static int is_writer(int pidfd, const char *name, dev_t dev, ino_t ino)
 {
-	CLEANUP_CLOSE int fd = pidfd_getfd(pidfd, atoi(name), 0);
+	CLEANUP_CLOSE int fd = pidfd_getfd(pidfd, (int)strtoul(name, NULL, 10), 0);
 	struct stat st;
 	int flags;
 

@@ -22,10 +22,10 @@ static uint64_t less(uint64_t a, uint64_t b)
 }
 
 /*
- * New clusters lie behind the last one of the image. What is shared with a layer, and a zero cluster
- * of version 2, which is a hole, take nothing.
+ * New clusters lie behind the last one of the image. What is shared with a layer, and a zero
+ * cluster of version 2, which is a hole, take nothing.
  */
-static uint64_t growth(const struct merge *m, bool has_data)
+static uint64_t image_needs(const struct merge *m, bool has_data)
 {
 	const struct merge_counts *c = &m->counts;
 	const struct merge_result *r = m->result;
@@ -56,7 +56,7 @@ static unsigned needs(const struct merge *m, struct need out[static 2])
 	uint64_t most = m->counts.holes;
 	struct stat data;
 
-	out[0] = (struct need){img->path, img->fd, growth(m, !apart)};
+	out[0] = (struct need){img->path, img->fd, image_needs(m, !apart)};
 	if (!apart)
 		return 1;
 	/* what lies behind the disk's end is not in question */

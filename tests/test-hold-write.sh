@@ -255,12 +255,12 @@ leave()
 	fallocate -l $(((free - $1) * 4096)) small/hog
 }
 
-# accepted PAGES OFFSET: with so many free, a write is refused, or a flush brings it to the disk
+# accepted PAGES OFFSET [LENGTH]: with so many free, a write is refused, or a flush brings it to the disk
 accepted()
 {
 	hold small/D.qcow2 || return 0
 	leave "$1"
-	run qemu-io -f raw -c "write -P 2 $2 64k" "$NBD"
+	run qemu-io -f raw -c "write -P 2 $2 ${3:-64k}" "$NBD"
 	[ "$STATUS" = 0 ] || grep -qi 'no space' "$WORK/out" "$WORK/err" ||
 		fail "another error: $(cat "$WORK/out" "$WORK/err")"
 	guest flush
@@ -274,7 +274,7 @@ accepted()
 # sparsely) a write is accepted only with space for what it changes there.
 testFullTables()
 {
-	local pages
+	local pages used
 
 	need_holder || return 0
 	mount_new tmpfs 24M small || return 0
@@ -291,6 +291,17 @@ testFullTables()
 		rm -f small/*
 		cp --sparse=always D.qcow2 small
 		accepted $pages 256M
+	done
+	# the words of a refcount block that come next are in a page of their own
+	for ((used = 506; used < 509; used++)); do
+		over D.qcow2 "$PWD/A.qcow2" -o cluster_size=8k,refcount_bits=64
+		fill D.qcow2 1 0 $((used * 8192))
+		for pages in 2 3; do
+			rm -f small/*
+			cp --sparse=always D.qcow2 small
+			accepted $pages $((used * 8192)) 8k
+		done
+		rm D.qcow2
 	done
 	# nor is there any for the L1 table of a snapshot
 	new A.qcow2 16T

@@ -137,6 +137,21 @@ testZerosAreNotFree()
 	assertTrue "8 MiB at 4 MiB/s took $took ms" "[ $took -ge 1300 ]"
 }
 
+# A signal that comes in the middle of a write is a signal, and no error of another thread.
+testSignalInAWrite()
+{
+	make_faults || return 0
+	large_chain 2M
+	start "${FAULTY[@]}" FAULT_SLOW=1500 FAULT_MIN=4096 \
+		chain-stream -q --rate=4M -j 1 D.qcow2
+	merge_runs || fail "the merge does not start"
+	sleep 1
+	kill "$PID"
+	finish
+	assertEquals "status: $(cat "$WORK/bg.err")" 143 "$STATUS"
+	assertFalse "$(cat "$WORK/bg.err")" "grep -q 'another thread' '$WORK/bg.err'"
+}
+
 # After an error nothing of what others have begun is of use, and they end at once.
 testErrorInACluster()
 {

@@ -235,7 +235,7 @@ static int clone_some(struct worker *w, const struct stretch *x, uint64_t *n,
 	/* A pause holds here too, and a stop is heard between two calls. */
 	int err = limit_take(w->engine->limit, 0);
 
-	if (!err && engine_stopped(w->engine))
+	if (!err && engine_has_failed(w->engine))
 		err = fail(ECANCELED, "another thread has met with an error");
 	if (err)
 		return err;

@@ -96,6 +96,13 @@ int engine_fail(struct engine *e, const char *operation, int err)
 	return err;
 }
 
+bool engine_has_failed(struct engine *e)
+{
+	LOCK_SCOPE(&e->lock);
+
+	return e->error;
+}
+
 int engine_stopped(struct engine *e)
 {
 	{

@@ -136,6 +136,9 @@ bool engine_fault(struct engine *e, const char *operation, int err);
 /* Only a held image runs out of space here and can be given more: engine_fault pauses then. */
 bool engine_waits_for_space(const struct engine *e, int err);
 
+/* Has some thread met with an error? */
+bool engine_has_failed(struct engine *e);
+
 /* Should workers end? 0, or the reason as a negative errno. */
 int engine_stopped(struct engine *e);
 

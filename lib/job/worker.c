@@ -248,6 +248,7 @@ static int pay_before(struct worker *w)
 int worker_pay(struct worker *w, uint64_t left, uint64_t *n)
 {
 	uint64_t price;
+	int err;
 
 	*n = left;
 	if (!w->large)
@@ -255,9 +256,11 @@ int worker_pay(struct worker *w, uint64_t left, uint64_t *n)
 	*n = min_u64(left, limit_piece(w->engine->limit));
 	price = *n / (w->item.kind == ITEM_COMPARE || w->item.compare ? 3 : 2);
 	w->due -= min_u64(w->due, price);
-	if (engine_stopped(w->engine))
-		return fail(ECANCELED, "another thread has met with an error");
-	return limit_take(w->engine->limit, price);
+	err = limit_take(w->engine->limit, price);
+	/* not engine_stopped: a signal, which is in it, is no other thread's error */
+	if (!err && engine_has_failed(w->engine))
+		err = fail(ECANCELED, "another thread has met with an error");
+	return err;
 }
 
 /* Prepare, as often as --on-error wants. false: give the item up. */

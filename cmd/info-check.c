@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/open.h"
 #include "base/size.h"
 #include "chain/foreign.h"
 #include "image/check.h"
@@ -133,22 +134,23 @@ static int check_open(struct image *img, const char *path, bool json)
 static int explain(const char *path, int err)
 {
 	CLEANUP_FREE char *sentence = fail_take();
-	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	bool held = false;
 	struct stat st;
+	CLEANUP_CLOSE int fd = open_disk(path, O_RDONLY, &st);
+	bool held = false;
 
-	if (err == -EUCLEAN && fd >= 0 && fstat(fd, &st) == 0 &&
-	    lock_is_held(fd, &held) == 0 && held)
+	if (err == -EUCLEAN && fd >= 0 && lock_is_held(fd, &held) == 0 && held)
 		return in_use(st.st_dev, st.st_ino);
 	return fail_give(err, sentence);
 }
 
 static void await_killed(const char *path)
 {
-	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	CLEANUP_CLOSE int fd = open_disk(path, O_RDONLY, NULL);
 
 	if (fd >= 0)
 		lock_await_killed(fd);
+	else
+		fail_clear();
 }
 
 int info_check(const char *path, bool json)

@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/open.h"
 #include "base/size.h"
 #include "image/lock.h"
 #include "common.h"
@@ -141,15 +142,15 @@ static void wait_until(uint64_t then_ms)
 /* Somebody writes to it, and no page tells who: then that no merge is shown says little. */
 static int look_for_unseen(const char *path)
 {
-	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+	CLEANUP_CLOSE int fd = open_disk(path, O_RDONLY, &st);
 	char folder[PATH_MAX], then[PATH_MAX + 128];
 	struct page_view view;
 	bool held = false;
-	struct stat st;
 
 	if (fd < 0)
-		return fail_errno(errno, "cannot tell whether it is in use");
-	if (fstat(fd, &st) < 0 || lock_is_held(fd, &held) < 0 || !held)
+		return fd;
+	if (lock_is_held(fd, &held) < 0 || !held)
 		return 0;
 	if (page_find(st.st_dev, st.st_ino, &view) == 0 && view.owner_alive)
 		return 0;

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/io.h"
+#include "base/open.h"
 #include "base/size.h"
 #include "chain/walk.h"
 #include "image/cache.h"
@@ -108,9 +109,8 @@ static void glance(struct info_layer *l)
 
 	if (l->link->error != -EUCLEAN && l->link->error != -ENOTSUP)
 		return;
-	fd = open(l->link->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) ||
-	    read_at(fd, head, sizeof(head), 0) != 0)
+	fd = open_disk(l->link->path, O_RDONLY, &st);
+	if (fd < 0 || !S_ISREG(st.st_mode) || read_at(fd, head, sizeof(head), 0) != 0)
 		return;
 	if (!qcow2_header_probe(head, sizeof(head)))
 		return;
@@ -301,7 +301,7 @@ static bool is_held(const struct chain *c, const char *path)
 	bool held;
 
 	if (!img)
-		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+		fd = open_disk(path, O_RDONLY, NULL);
 	if (!img && fd < 0)
 		return false;
 	if (lock_is_held(img ? img->fd : fd, &held) == 0)

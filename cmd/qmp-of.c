@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/open.h"
 #include "image/lock.h"
 #include "job/monitor.h"
 #include "page/reader.h"
@@ -32,12 +33,14 @@ static bool may_be_qemu(dev_t dev, ino_t ino)
  */
 static bool is_held(const char *image)
 {
-	CLEANUP_CLOSE int fd = open(image, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	struct page_view v;
 	struct stat st;
+	CLEANUP_CLOSE int fd = open_disk(image, O_RDONLY, &st);
+	struct page_view v;
 	bool held = false;
 
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+	if (fd < 0)
+		fail_clear();
+	if (fd < 0 || !S_ISREG(st.st_mode))
 		return false;
 	if (page_find(st.st_dev, st.st_ino, &v) == 0 && v.owner_alive && v.believed)
 		held = v.owner_kind == PAGE_QEMU;

@@ -279,6 +279,40 @@ testImageIsNoFile()
 	done
 }
 
+# Is nobody at the other end of the FIFO yet? Who opens it wakes the writer.
+waits()
+{
+	kill -0 "$WRITER" 2>/dev/null
+}
+
+# A name can lead to a tape or a watchdog, to which an open does something.
+testNothingElseIsOpened()
+{
+	local command
+
+	new A.qcow2 1M
+	over D.qcow2 A.qcow2
+	new data.qcow2 1M -o data_file=data
+	rm data
+	mkfifo fifo data
+	over B.qcow2 A.qcow2
+	qemu-img rebase -u -b fifo -F qcow2 B.qcow2
+	bash -c 'echo >fifo & echo >data & wait' &
+	WRITER=$!
+	later "pkill -P $WRITER; kill $WRITER"
+	sleep 0.2
+	for command in 'info fifo' 'info B.qcow2' 'info data.qcow2' 'info --check fifo' \
+		'info --jobs fifo' 'info --map B.qcow2' 'stream fifo' 'stream B.qcow2' \
+		'stream data.qcow2' 'rebase -b fifo D.qcow2' 'rebase -u -b fifo D.qcow2' \
+		'rebase -u -b A.qcow2 -F qcow2 fifo' 'stream --pause fifo' \
+		'snapshot fifo E.qcow2' 'snapshot --reuse A.qcow2 fifo'; do
+		# shellcheck disable=SC2086 # several words
+		LIMIT=5 run chain-$command
+		assertTrue "$command opened it" waits
+		assertEquals "$command: writers" 2 "$(pgrep -cP "$WRITER")"
+	done
+}
+
 testGarbage()
 {
 	head -c 300000 /dev/urandom >D.qcow2

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/open.h"
 #include "base/io.h"
 #include "base/size.h"
 #include "chain/name.h"
@@ -149,9 +150,9 @@ int reuse_overlay(const char *overlay, const struct chain *chain, const char *st
 	if (err)
 		return err;
 	/* locked before it is looked at, on a descriptor of its own */
-	fd = open(overlay, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	fd = open_disk(overlay, O_RDWR, NULL);
 	if (fd < 0)
-		return fail_errno(errno, "cannot open for writing");
+		return fd;
 	err = lock_take(fd, LOCK_WRITER, 0, NULL);
 	if (!err)
 		err = image_open(&img, overlay, IMAGE_QCOW2, IMAGE_WRITE, 0);

@@ -16,6 +16,7 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/open.h"
 #include "base/io.h"
 #include "chain/chain.h"
 #include "chain/foreign.h"
@@ -161,9 +162,9 @@ static int lock_image(struct making *m)
 
 	if (err)
 		return explain_missing(path, err);
-	m->lock_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	m->lock_fd = open_disk(path, O_RDONLY, NULL);
 	if (m->lock_fd < 0)
-		return fail_errno(errno, "cannot open");
+		return m->lock_fd;
 	if (m->o->handover)
 		return 0;
 	return lock_take(m->lock_fd, LOCK_LAYER, 0, m->o->stop);

@@ -15,6 +15,7 @@
 #include "base/endian.h"
 #include "base/fail.h"
 #include "base/io.h"
+#include "base/open.h"
 #include "base/size.h"
 #include "image/cache.h"
 
@@ -23,50 +24,14 @@
 /* An entry of the snapshot table is at most 40 + 1024 + 2 * 65535 bytes. */
 #define SNAPSHOT_WINDOW (256u << 10)
 
-static const char *kind_of(mode_t mode)
-{
-	return S_ISDIR(mode)	? "a folder"
-	       : S_ISFIFO(mode) ? "a FIFO"
-	       : S_ISCHR(mode)	? "a character device"
-	       : S_ISSOCK(mode) ? "a socket"
-				: "not a file";
-}
-
-/*
- * Open a regular file or a block device; never hang on anything else. Where it is not to be
- * written to: could it be?
- */
+/* Where it is not to be written to: could it be? */
 static int open_file(const char *path, bool writable, bool would_write, struct stat *st,
 		     int *out)
 {
-	CLEANUP_CLOSE int fd = -1;
-	off_t end;
-
 	if (would_write && !writable && faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0)
 		return fail_errno(errno, "cannot open for writing");
-	fd = open(path,
-		  (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd < 0 && errno == EISDIR)
-		return fail(ENOTSUP, "is a folder, not a disk image");
-	/* O_RDWR on a FIFO succeeds, O_RDONLY with O_NONBLOCK too; a socket is ENXIO. */
-	if (fd < 0 && errno == ENXIO)
-		return fail(ENOTSUP,
-			    "is a socket or a device without a driver, not a disk image");
-	if (fd < 0)
-		return fail_errno(errno,
-				  writable ? "cannot open for writing" : "cannot open");
-	if (fstat(fd, st) < 0)
-		return fail_errno(errno, "cannot look at the file");
-	if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
-		return fail(ENOTSUP, "is %s, not a disk image", kind_of(st->st_mode));
-	if (S_ISBLK(st->st_mode)) {
-		end = lseek(fd, 0, SEEK_END);
-		if (end < 0)
-			return fail_errno(errno, "cannot find the size of the device");
-		st->st_size = end;
-	}
-	*out = take_fd(&fd);
-	return 0;
+	*out = open_disk(path, writable ? O_RDWR : O_RDONLY, st);
+	return *out < 0 ? *out : 0;
 }
 
 int image_probe(const char *path, enum image_format *format)

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/open.h"
 #include "base/process.h"
 #include "base/size.h"
 #include "chain/chain.h"
@@ -260,17 +261,16 @@ static int until_clear(const struct search *s, const struct limit *limit)
 static int find(const struct merge_options *o, const struct limit *limit,
 		bool for_snapshot, struct held *h)
 {
-	CLEANUP_CLOSE int fd = open(o->image,
-				    O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	const struct search s = {.o = o, .for_snapshot = for_snapshot, .fd = fd, .h = h};
 	struct stat st;
+	CLEANUP_CLOSE int fd = open_disk(o->image, O_RDONLY, &st);
+	const struct search s = {.o = o, .for_snapshot = for_snapshot, .fd = fd, .h = h};
 
 	*h = (struct held){0};
 	/* what cannot be opened is said by who opens it for the merge */
-	if (fd < 0)
+	if (fd < 0) {
+		fail_clear();
 		return 0;
-	if (fstat(fd, &st) < 0)
-		return fail_in(fail_errno(errno, "cannot look at it"), o->image);
+	}
 	if (!S_ISREG(st.st_mode))
 		return 0;
 	h->dev = st.st_dev;

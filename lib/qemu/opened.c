@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/open.h"
 #include "base/process.h"
 #include "image/lock.h"
 #include "job/monitor.h"
@@ -16,12 +17,14 @@
  */
 static bool is_locked(const char *path, dev_t dev, ino_t ino, bool writer)
 {
-	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	bool held = false;
 	struct stat st;
+	CLEANUP_CLOSE int fd = open_disk(path, O_RDONLY, &st);
+	bool held = false;
 	int err;
 
-	if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != dev || st.st_ino != ino)
+	if (fd < 0)
+		fail_clear();
+	if (fd < 0 || st.st_dev != dev || st.st_ino != ino)
 		return false;
 	err = writer ? lock_is_held(fd, &held) : lock_conflicts(fd, LOCK_CREATE, &held);
 	if (err)

@@ -13,7 +13,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
-#include "chain/foreign.h"
+#include "foreign/foreign.h"
 #include "common.h"
 #include "info-check.h"
 #include "info-columns.h"

@@ -13,7 +13,7 @@
 #include "base/fail.h"
 #include "base/open.h"
 #include "base/size.h"
-#include "chain/foreign.h"
+#include "foreign/foreign.h"
 #include "image/check.h"
 #include "image/lock.h"
 #include "common.h"

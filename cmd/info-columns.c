@@ -55,7 +55,7 @@ static char *format_text(const struct info_layer *l, bool bytes)
 /* A layer that did not open has these, too: they are not known. Raw has no clusters. */
 static char *unknown_text(const struct info_layer *l)
 {
-	return l->link->image ? NULL : strdup("-");
+	return l->link->image || l->link->foreign ? NULL : strdup("-");
 }
 
 static char *virtual_text(const struct info_layer *l, bool bytes)
@@ -91,12 +91,6 @@ __attribute__((format(printf, 2, 3))) static void add(FILE *f, const char *fmt, 
 
 static void header_flags(FILE *f, const struct qcow2_header *h)
 {
-	if (h->incompatible & QCOW2_DIRTY)
-		add(f, "dirty");
-	if (h->incompatible & QCOW2_CORRUPT)
-		add(f, "corrupt");
-	if (h->crypt)
-		add(f, "encrypted");
 	if (h->incompatible & QCOW2_DATA_FILE)
 		add(f, "data-file");
 	if (h->incompatible & QCOW2_EXTENDED_L2)
@@ -120,6 +114,12 @@ static char *flags_text(const struct info_layer *l, bool bytes)
 		add(f, "%s", info_broken(l));
 	if (l->in_use)
 		add(f, "in-use");
+	if (info_is_dirty(l))
+		add(f, "dirty");
+	if (h && h->incompatible & QCOW2_CORRUPT)
+		add(f, "corrupt");
+	if (info_encryption(l))
+		add(f, "encrypted");
 	if (h)
 		header_flags(f, h);
 	if (l->link->probed && l->depth > 0)
@@ -130,16 +130,16 @@ static char *flags_text(const struct info_layer *l, bool bytes)
 
 static char *backing_text(const struct info_layer *l, bool bytes)
 {
-	const struct qcow2_header *h = info_header(l);
+	const char *name = info_backing(l);
 
-	return h && h->backing_name[0] ? common_text(h->backing_name) : NULL;
+	return name ? common_text(name) : NULL;
 }
 
 static char *backing_format_text(const struct info_layer *l, bool bytes)
 {
-	const struct qcow2_header *h = info_header(l);
+	const char *format = info_backing_format(l);
 
-	return h && h->backing_name[0] ? common_text(h->backing_format) : NULL;
+	return format ? common_text(format) : NULL;
 }
 
 static char *own_text(const struct info_layer *l, bool bytes)
@@ -191,11 +191,9 @@ static char *bitmaps_text(const struct info_layer *l, bool bytes)
 
 static char *encryption_text(const struct info_layer *l, bool bytes)
 {
-	const struct qcow2_header *h = info_header(l);
+	const char *kind = info_encryption(l);
 
-	if (!h || !h->crypt)
-		return NULL;
-	return strdup(h->crypt == QCOW2_CRYPT_LUKS ? "luks" : "aes");
+	return kind ? strdup(kind) : NULL;
 }
 
 static char *compat_text(const struct info_layer *l, bool bytes)
@@ -240,7 +238,7 @@ static char *error_text(const struct info_layer *l, bool bytes)
 static const struct info_column columns[] = {
 	{"IMAGE", "path of the image, as a tree", false, 0, image_text},
 	{"DEPTH", "0 is the active image", true, 0, depth_text},
-	{"FORMAT", "qcow2 or raw", false, 0, format_text},
+	{"FORMAT", "qcow2 or raw, or one that is only shown", false, 0, format_text},
 	{"SIZE", "size of the disk", true, 0, virtual_text},
 	{"DISK", "space the file (and its data file) takes up", true, 0, disk_text},
 	{"CLUSTER", "cluster size", true, 0, cluster_text},

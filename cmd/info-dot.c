@@ -40,10 +40,11 @@ static void quote(const char *text)
 static void print_id(const struct info_layer *l)
 {
 	const struct image *img = l->link->image;
+	const struct foreign *f = l->link->foreign;
 
-	if (img) {
-		printf("\"%" PRIx64 "-%" PRIx64 "\"", (uint64_t)img->dev,
-		       (uint64_t)img->ino);
+	if (img || f) {
+		printf("\"%" PRIx64 "-%" PRIx64 "\"", (uint64_t)(img ? img->dev : f->dev),
+		       (uint64_t)(img ? img->ino : f->ino));
 		return;
 	}
 	printf("\"! ");
@@ -53,9 +54,9 @@ static void print_id(const struct info_layer *l)
 
 static void print_box(const struct info_layer *l)
 {
-	const struct qcow2_header *h = info_header(l);
 	const char *broken = info_broken(l), *format = info_format(l);
 	char text[SIZE_TEXT];
+	uint64_t bytes;
 
 	putchar('\t');
 	print_id(l);
@@ -65,11 +66,11 @@ static void print_box(const struct info_layer *l)
 		printf("\\n");
 		quote(format);
 	}
-	if (l->link->image)
-		printf(", %s", size_format(l->link->image->size, text));
+	if ((l->link->image || l->link->foreign) && info_size(l, &bytes))
+		printf(", %s", size_format(bytes, text));
 	if (l->has_disk)
 		printf(", %s on disk", size_format(l->disk + l->data_disk, text));
-	if (h && h->crypt)
+	if (info_encryption(l))
 		printf(", encrypted");
 	if (broken)
 		printf("\\n%s", broken);

@@ -10,6 +10,7 @@
 #include "base/fail.h"
 #include "chain/name.h"
 #include "info-bitmaps.h"
+#include "info-foreign.h"
 #include "info-luks.h"
 #include "info-owner.h"
 #include "info-text.h"
@@ -33,7 +34,7 @@ static json_t *encrypt(const struct image *img)
 
 	json_object_set_new(object, "format", json_string(luks ? "luks" : "aes"));
 	if (luks)
-		info_luks(img, object);
+		info_luks_inside(img, object);
 	return object;
 }
 
@@ -87,24 +88,26 @@ static json_t *snapshots(const struct image *img)
 	return array;
 }
 
-/* The backing string, and what a reader makes of it; path: of the image itself. */
-static void add_backing(json_t *object, const struct qcow2_header *h, const char *path)
+/* The backing string, and what a reader makes of it. */
+static void add_backing(json_t *object, const struct info_layer *l)
 {
+	const char *name = info_backing(l), *format = info_backing_format(l);
 	struct name n;
 
-	info_set_text(object, "backing-filename", h->backing_name);
-	if (name_parse(h->backing_name, path, &n) == 0) {
+	if (!name)
+		return;
+	info_set_text(object, "backing-filename", name);
+	if (name_parse(name, l->link->path, &n) == 0) {
 		bool plain = n.style == NAME_ABSOLUTE || n.style == NAME_RELATIVE;
 
-		info_set_text(object, "full-backing-filename",
-			      plain ? n.path : h->backing_name);
+		info_set_text(object, "full-backing-filename", plain ? n.path : name);
 		name_release(&n);
 	} else {
-		info_set_text(object, "full-backing-filename", h->backing_name);
+		info_set_text(object, "full-backing-filename", name);
 		fail_clear();
 	}
-	if (h->backing_format[0])
-		info_set_text(object, "backing-filename-format", h->backing_format);
+	if (*format)
+		info_set_text(object, "backing-filename-format", format);
 }
 
 static void add_qcow2(json_t *object, const struct image *img)
@@ -115,8 +118,6 @@ static void add_qcow2(json_t *object, const struct image *img)
 	set_bool(object, "dirty-flag", h->incompatible & QCOW2_DIRTY);
 	if (h->crypt)
 		set_bool(object, "encrypted", true);
-	if (h->backing_name[0])
-		add_backing(object, h, img->path);
 	if (img->n_tables > 1)
 		json_object_set_new(object, "snapshots", snapshots(img));
 	json_object_set_new(object, "format-specific", specific(img));
@@ -149,28 +150,35 @@ static void add_error(json_t *object, const struct info_layer *l, int (*status)(
 	set_integer(object, "status", (uint64_t)status(l->link->error));
 }
 
-static void add_ours(json_t *object, const struct info_layer *l)
+/* What every layer has that could be looked at. */
+static void add_state(json_t *object, const struct info_layer *l)
 {
 	set_integer(object, "depth", l->depth);
-	if (l->has_data_disk)
-		set_integer(object, "data-file-actual-size", l->data_disk);
+	if (!l->link->image && !l->link->foreign)
+		return;
 	set_bool(object, "in-use", l->in_use);
-	if (l->owner)
-		info_owner_json(l->owner, object);
 	if (l->link->probed && l->depth > 0)
 		set_bool(object, "probed", true);
-	if (l->has_own)
-		set_integer(object, "own-bytes", l->own);
-	if (l->has_visible)
-		set_integer(object, "visible-bytes", l->visible);
 	if (l->has_holders)
 		json_object_set_new(object, "holders", holders(l));
 }
 
-/* A layer that did not open: what its header says, and why. */
+static void add_ours(json_t *object, const struct info_layer *l)
+{
+	add_state(object, l);
+	if (l->has_data_disk)
+		set_integer(object, "data-file-actual-size", l->data_disk);
+	if (l->owner)
+		info_owner_json(l->owner, object);
+	if (l->has_own)
+		set_integer(object, "own-bytes", l->own);
+	if (l->has_visible)
+		set_integer(object, "visible-bytes", l->visible);
+}
+
+/* A layer that did not open: what its header says. */
 static void add_broken(json_t *object, const struct info_layer *l)
 {
-	const struct qcow2_header *h = info_header(l);
 	uint64_t bytes;
 
 	if (l->link->string)
@@ -183,9 +191,9 @@ static void add_broken(json_t *object, const struct info_layer *l)
 		set_integer(object, "virtual-size", bytes);
 	if (info_cluster_size(l, &bytes))
 		set_integer(object, "cluster-size", bytes);
-	if (h && h->backing_name[0])
-		add_backing(object, h, l->link->path);
-	set_integer(object, "depth", l->depth);
+	add_backing(object, l);
+	if (l->link->foreign)
+		info_foreign(l->link->foreign, object);
 }
 
 static json_t *layer(const struct info_layer *l, int (*status)(int err))
@@ -196,6 +204,7 @@ static json_t *layer(const struct info_layer *l, int (*status)(int err))
 	info_set_text(object, "filename", l->link->path ? l->link->path : "");
 	if (!img) {
 		add_broken(object, l);
+		add_state(object, l);
 		add_error(object, l, status);
 		return object;
 	}
@@ -203,6 +212,7 @@ static json_t *layer(const struct info_layer *l, int (*status)(int err))
 	set_integer(object, "virtual-size", img->size);
 	if (l->has_disk)
 		set_integer(object, "actual-size", l->disk);
+	add_backing(object, l);
 	if (img->format == IMAGE_QCOW2)
 		add_qcow2(object, img);
 	else

@@ -31,9 +31,11 @@ static int no_memory(void)
 
 size_t info_open_count(const struct info *i)
 {
-	size_t n = i->count;
+	size_t n = 0;
 
-	return n && !i->layers[n - 1].link->image ? n - 1 : n;
+	while (n < i->count && i->layers[n].link->image)
+		n++;
+	return n;
 }
 
 const struct qcow2_header *info_header(const struct info_layer *l)
@@ -48,11 +50,14 @@ const struct qcow2_header *info_header(const struct info_layer *l)
 
 bool info_size(const struct info_layer *l, uint64_t *bytes)
 {
+	const struct chain_link *link = l->link;
 	const struct qcow2_header *h = info_header(l);
 
-	if (!l->link->image && (!h || h->size > INT64_MAX))
+	if (!link->image && !link->foreign && (!h || h->size > INT64_MAX))
 		return false;
-	*bytes = l->link->image ? l->link->image->size : h->size;
+	*bytes = link->image	 ? link->image->size
+		 : link->foreign ? link->foreign->size
+				 : h->size;
 	return true;
 }
 
@@ -60,6 +65,10 @@ bool info_cluster_size(const struct info_layer *l, uint64_t *bytes)
 {
 	const struct qcow2_header *h = info_header(l);
 
+	if (l->link->foreign) {
+		*bytes = l->link->foreign->cluster_size;
+		return *bytes != 0;
+	}
 	if (!h || h->cluster_bits < QCOW2_MIN_CLUSTER_BITS ||
 	    h->cluster_bits > QCOW2_MAX_CLUSTER_BITS)
 		return false;
@@ -75,7 +84,43 @@ const char *info_format(const struct info_layer *l)
 		return img->format == IMAGE_QCOW2 ? "qcow2" : "raw";
 	if (l->has_glance)
 		return "qcow2";
+	if (l->link->foreign_format)
+		return l->link->foreign_format;
 	return l->link->format && *l->link->format ? l->link->format : NULL;
+}
+
+const char *info_backing(const struct info_layer *l)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	if (l->link->foreign)
+		return l->link->foreign->backing;
+	return h && h->backing_name[0] ? h->backing_name : NULL;
+}
+
+const char *info_backing_format(const struct info_layer *l)
+{
+	if (l->link->foreign)
+		return l->link->foreign->backing_format;
+	return info_backing(l) ? info_header(l)->backing_format : NULL;
+}
+
+bool info_is_dirty(const struct info_layer *l)
+{
+	const struct qcow2_header *h = info_header(l);
+
+	return l->link->foreign ? l->link->foreign->dirty
+				: h && h->incompatible & QCOW2_DIRTY;
+}
+
+const char *info_encryption(const struct info_layer *l)
+{
+	const struct qcow2_header *h = info_header(l);
+	const struct foreign *f = l->link->foreign;
+
+	if (f)
+		return !f->encrypted ? NULL : f->luks ? "luks" : "aes";
+	return !h || !h->crypt ? NULL : h->crypt == QCOW2_CRYPT_LUKS ? "luks" : "aes";
 }
 
 const char *info_broken(const struct info_layer *l)
@@ -107,7 +152,8 @@ static void glance(struct info_layer *l)
 	struct stat st;
 	char head[4096];
 
-	if (l->link->error != -EUCLEAN && l->link->error != -ENOTSUP)
+	if (l->link->foreign_format ||
+	    (l->link->error != -EUCLEAN && l->link->error != -ENOTSUP))
 		return;
 	fd = open_disk(l->link->path, O_RDONLY, &st);
 	if (fd < 0 || !S_ISREG(st.st_mode) || read_at(fd, head, sizeof(head), 0) != 0)
@@ -166,12 +212,15 @@ static void add_data_holders(struct info_layer *l)
 static int find_holders(struct info_layer *l)
 {
 	const struct image *img = l->link->image;
+	const struct foreign *f = l->link->foreign;
 
 	l->holders = calloc(HOLDERS_MAX, sizeof(*l->holders));
 	if (!l->holders)
 		return no_memory();
-	l->n_holders = lock_holders(img->dev, img->ino, l->holders, HOLDERS_MAX);
-	add_data_holders(l);
+	l->n_holders = lock_holders(img ? img->dev : f->dev, img ? img->ino : f->ino,
+				    l->holders, HOLDERS_MAX);
+	if (img)
+		add_data_holders(l);
 	l->has_holders = true;
 	return 0;
 }
@@ -258,10 +307,10 @@ static int find_own(struct info *i)
 	CLEANUP_FREE char *sentence = NULL;
 	int err, first = 0;
 
-	for (size_t k = 0; k < info_open_count(i); k++) {
+	for (size_t k = 0; k < i->count; k++) {
 		int tries = 0;
 
-		if (i->layers[k].link->error)
+		if (!i->layers[k].link->image || i->layers[k].link->error)
 			continue;
 		do
 			err = sum_own(&i->layers[k]);
@@ -360,10 +409,25 @@ static int open_chain(struct info *i, const char *path)
 	}
 }
 
+/* Of an image in another format; its other files, if it has some, are not looked at. */
+static int fill_foreign(struct info_layer *l, unsigned wanted)
+{
+	CLEANUP_CLOSE int fd = open_disk(l->link->path, O_RDONLY, NULL);
+
+	l->has_disk = true;
+	l->disk = l->link->foreign->disk;
+	/* a file system without locks */
+	if (fd < 0 || lock_is_held(fd, &l->in_use) != 0)
+		l->in_use = false;
+	return wanted & INFO_HOLDERS ? find_holders(l) : 0;
+}
+
 static int fill_layer(struct info_layer *l, unsigned wanted)
 {
 	int err;
 
+	if (l->link->foreign)
+		return fill_foreign(l, wanted);
 	if (!l->link->image) {
 		glance(l);
 		return 0;

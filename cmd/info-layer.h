@@ -66,7 +66,7 @@ bool info_look_again(const struct info *i, int err, int *tries);
  */
 int info_verdict(const struct info *i, int err);
 
-/* How many of the layers are open: all, or all but the last. */
+/* How many of the layers from the top down are open: those above the first that is not. */
 size_t info_open_count(const struct info *i);
 
 /*
@@ -82,8 +82,18 @@ const struct qcow2_header *info_header(const struct info_layer *l);
 bool info_size(const struct info_layer *l, uint64_t *bytes);
 bool info_cluster_size(const struct info_layer *l, uint64_t *bytes);
 
-/* "qcow2", "raw", the recorded name of an unsupported one, or NULL. */
+/* "qcow2", "raw", the name of an unsupported one, or NULL. */
 const char *info_format(const struct info_layer *l);
+
+/* The name of the backing file as the header has it, and its format ("": none). NULL: none. */
+const char *info_backing(const struct info_layer *l);
+const char *info_backing_format(const struct info_layer *l);
+
+/* Does its header say that it was not closed in order? */
+bool info_is_dirty(const struct info_layer *l);
+
+/* "luks" or "aes"; NULL: it is not encrypted. */
+const char *info_encryption(const struct info_layer *l);
 
 /* "missing", "loop", ... for a layer that did not open, NULL for one that did. */
 const char *info_broken(const struct info_layer *l);

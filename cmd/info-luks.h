@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* The LUKS header of an encrypted qcow2 image, as `qemu-img info` shows it. */
+/* A LUKS header, as `qemu-img info` shows it. */
 #ifndef CMD_INFO_LUKS_H
 #define CMD_INFO_LUKS_H
 
 #include <jansson.h>
 
+#include "foreign/luks.h"
 #include "image/image.h"
 
-/* Add its fields to object; adds nothing when it cannot be read. */
-void info_luks(const struct image *img, json_t *object);
+/* Add its fields to object. */
+void info_luks(const struct luks_header *h, json_t *object);
+
+/* Those of an encrypted qcow2 image; adds nothing when they cannot be read. */
+void info_luks_inside(const struct image *img, json_t *object);
 
 #endif

@@ -295,13 +295,15 @@ testNothingElseIsOpened()
 	new data.qcow2 1M -o data_file=data
 	rm data
 	mkfifo fifo data
+	printf '# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\n%s\n%s\n' \
+		'createType="monolithicFlat"' 'RW 1 FLAT "fifo" 0' >x.vmdk
 	over B.qcow2 A.qcow2
 	qemu-img rebase -u -b fifo -F qcow2 B.qcow2
 	bash -c 'echo >fifo & echo >data & wait' &
 	WRITER=$!
 	later "pkill -P $WRITER; kill $WRITER"
 	sleep 0.2
-	for command in 'info fifo' 'info B.qcow2' 'info data.qcow2' 'info --check fifo' \
+	for command in 'info fifo' 'info B.qcow2' 'info data.qcow2' 'info x.vmdk' 'info --check fifo' \
 		'info --jobs fifo' 'info --map B.qcow2' 'stream fifo' 'stream B.qcow2' \
 		'stream data.qcow2' 'rebase -b fifo D.qcow2' 'rebase -u -b fifo D.qcow2' \
 		'rebase -u -b A.qcow2 -F qcow2 fifo' 'stream --pause fifo' \

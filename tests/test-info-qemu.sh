@@ -4,29 +4,8 @@
 # chain-info --json says all that `qemu-img info --backing-chain` says, with equal values.
 # shellcheck source=lib.sh disable=SC1091
 . "$(dirname "$0")/lib.sh"
-
-# Is the second an extension of the first? Objects may have more fields, nothing else.
-# shellcheck disable=SC2016
-SUPERSET='def ext($q; $o):
-	if ($q | type) == "object" then
-		($o | type) == "object" and all($q | keys[]; ext($q[.]; $o[.]))
-	elif ($q | type) == "array" then
-		($o | type) == "array" and ($q | length) == ($o | length)
-		and all(range($q | length); ext($q[.]; $o[.]))
-	else $q == $o end;
-	.[0] as $q | .[1] as $o | ext($q; $o)'
-
-# same IMAGE [PATH]: both programs, on the same path
-same()
-{
-	qemu-img info -U --backing-chain --output=json -- "$1" >"$WORK/q" 2>"$WORK/err" ||
-		fail "qemu-img info $1: $(cat "$WORK/err")"
-	assert_status 0 chain-info --json -- "$1"
-	assertEquals "one line" 1 "$(wc -l <"$WORK/out")"
-	[ "$(jq -s "$SUPERSET" "$WORK/q" "$WORK/out")" = true ] ||
-		fail "$1 differs: $(jq -c . "$WORK/q")
-$(cat "$WORK/out")"
-}
+# shellcheck source=lib-info.sh disable=SC1091
+. "$(dirname "$0")/lib-info.sh"
 
 testVersions()
 {

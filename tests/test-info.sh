@@ -319,7 +319,7 @@ testCheckOfAnotherFormat()
 
 	for format in vmdk vdi vhdx qed luks; do
 		if [ $format = luks ]; then
-			printf 'LUKS\xba\xbe' >x.luks
+			printf 'LUKS\xba\xbe\0\1' >x.luks
 			truncate -s 1M x.luks
 		else
 			qemu-img create -q -f $format x.$format 1M || fail "create x.$format"

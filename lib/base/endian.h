@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Big-endian integers as types of their own: an on-disk structure is made of
- * these, and forgetting to convert one does not compile.
+ * Big-endian and little-endian integers as types of their own: an on-disk structure is
+ * made of these, and forgetting to convert one does not compile.
  */
 #ifndef BASE_ENDIAN_H
 #define BASE_ENDIAN_H
@@ -33,6 +33,31 @@ static inline uint32_t be32_get(be32 v)
 static inline uint64_t be64_get(be64 v)
 {
 	return be64toh(v.raw);
+}
+
+typedef struct {
+	uint16_t raw;
+} le16;
+typedef struct {
+	uint32_t raw;
+} le32;
+typedef struct {
+	uint64_t raw;
+} le64;
+
+static inline uint16_t le16_get(le16 v)
+{
+	return le16toh(v.raw);
+}
+
+static inline uint32_t le32_get(le32 v)
+{
+	return le32toh(v.raw);
+}
+
+static inline uint64_t le64_get(le64 v)
+{
+	return le64toh(v.raw);
 }
 
 static inline be16 be16_make(uint16_t v)
@@ -73,6 +98,30 @@ static inline uint64_t be64_at(const void *p)
 
 	memcpy(&v, p, sizeof(v));
 	return be64_get(v);
+}
+
+static inline uint16_t le16_at(const void *p)
+{
+	le16 v;
+
+	memcpy(&v, p, sizeof(v));
+	return le16_get(v);
+}
+
+static inline uint32_t le32_at(const void *p)
+{
+	le32 v;
+
+	memcpy(&v, p, sizeof(v));
+	return le32_get(v);
+}
+
+static inline uint64_t le64_at(const void *p)
+{
+	le64 v;
+
+	memcpy(&v, p, sizeof(v));
+	return le64_get(v);
 }
 
 static inline void be32_put(void *p, uint32_t n)

@@ -11,7 +11,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
-#include "chain/foreign.h"
+#include "foreign/foreign.h"
 #include "chain/name.h"
 #include "image/cache.h"
 
@@ -19,23 +19,24 @@
 #define CACHE_MIN (64u << 10)
 #define CACHE_MAX (4u << 20)
 
-/* Every file met so far, by inode: a chain may have 65536 images. */
+/* Every file met so far: a chain may have 65536 images. */
 struct seen {
-	void *tree; /* of struct image, by <search.h> */
+	void *tree; /* of struct met, by <search.h> */
+};
+
+struct met {
+	dev_t dev;
+	ino_t ino;
+	const char *path; /* the link's */
 };
 
 static int by_inode(const void *left, const void *right)
 {
-	const struct image *a = left, *b = right;
+	const struct met *a = left, *b = right;
 
 	if (a->dev != b->dev)
 		return a->dev < b->dev ? -1 : 1;
 	return (a->ino > b->ino) - (a->ino < b->ino);
-}
-
-static void keep_node(void *node)
-{
-	/* the images belong to the chain */
 }
 
 static int no_memory(void)
@@ -62,27 +63,40 @@ static struct chain_link *add_link(struct chain *c)
 	return link;
 }
 
-/* Which format is the image of this link? A recorded one is believed. */
-static int choose_format(struct chain_link *link, enum image_format *format)
+/* Found by magic. foreign: the name of the format, if it is not ours; NULL. */
+static int probe_format(struct chain_link *link, enum image_format *format,
+			const char **foreign)
 {
 	int err;
 
-	if (link->format && *link->format) {
-		if (strcmp(link->format, "qcow2") == 0)
-			*format = IMAGE_QCOW2;
-		else if (strcmp(link->format, "raw") == 0)
-			*format = IMAGE_RAW;
-		else
-			return fail(ENOTSUP,
-				    "format \"%s\" is not supported (qcow2 and raw are)",
-				    link->format);
-		return 0;
-	}
 	link->probed = true;
 	err = image_probe(link->path, format);
 	if (!err && *format == IMAGE_RAW)
-		err = foreign_probe(link->path);
-	return err;
+		err = foreign_find(link->path, foreign);
+	return err || !*foreign ? err : foreign_refuse(*foreign);
+}
+
+/*
+ * Which format is the image of this link? A recorded one is believed. -ENOTSUP with *foreign
+ * set: it is that one.
+ */
+static int choose_format(struct chain_link *link, enum image_format *format,
+			 const char **foreign)
+{
+
+	if (!link->format || !*link->format)
+		return probe_format(link, format, foreign);
+	if (strcmp(link->format, "qcow2") == 0) {
+		*format = IMAGE_QCOW2;
+		return 0;
+	}
+	if (strcmp(link->format, "raw") == 0) {
+		*format = IMAGE_RAW;
+		return 0;
+	}
+	*foreign = foreign_known(link->format);
+	return fail(ENOTSUP, "format \"%s\" is not supported (qcow2 and raw are)",
+		    link->format);
 }
 
 /*
@@ -109,11 +123,63 @@ static int open_leniently(struct chain_link *link, int err)
 	return 0;
 }
 
+/*
+ * What can be told of an image in another format, err being the one that says so: it stays in
+ * the link. If its header cannot be read, that is the error.
+ */
+static int show_foreign(struct chain_link *link, int err)
+{
+	CLEANUP_FREE char *why = fail_take();
+	struct foreign *f = calloc(1, sizeof(*f));
+	int failed = f ? foreign_open(f, link->path, link->foreign_format) : no_memory();
+
+	if (failed) {
+		free(f);
+		return failed;
+	}
+	link->foreign = f;
+	link->error = err;
+	link->why = TAKE(why);
+	return 0;
+}
+
+/* The file of a link that was opened: not one that is in the chain already. */
+static int not_again(struct chain_link *link, struct seen *seen)
+{
+	struct met *m = malloc(sizeof(*m)), **found;
+	int err = 0;
+
+	if (!m)
+		return no_memory();
+	m->dev = link->image ? link->image->dev : link->foreign->dev;
+	m->ino = link->image ? link->image->ino : link->foreign->ino;
+	m->path = link->path;
+	found = tsearch(m, &seen->tree, by_inode);
+	if (found && *found == m)
+		return 0;
+	err = found ? fail(ELOOP, "the chain runs in a circle: this is %s again",
+			   (*found)->path)
+		    : no_memory();
+	free(m);
+	return err;
+}
+
+static void close_link(struct chain_link *link)
+{
+	image_close(link->image);
+	link->image = NULL;
+	if (link->foreign)
+		foreign_release(link->foreign);
+	free(link->foreign);
+	link->foreign = NULL;
+}
+
 static int open_image(struct chain_link *link, unsigned flags, struct seen *seen)
 {
 	enum image_format format = IMAGE_RAW;
-	struct image **met;
-	int err = choose_format(link, &format);
+	bool lenient = flags & CHAIN_LENIENT;
+	const char *foreign = NULL;
+	int err = choose_format(link, &format, &foreign);
 
 	if (!err)
 		err = image_open(&link->image, link->path, format,
@@ -121,35 +187,51 @@ static int open_image(struct chain_link *link, unsigned flags, struct seen *seen
 				 : flags & CHAIN_WOULD_WRITE ? IMAGE_WOULD_WRITE
 							     : 0,
 				 CACHE_MIN);
-	if (err && flags & CHAIN_LENIENT && format == IMAGE_QCOW2)
+	if (err && lenient && format == IMAGE_QCOW2)
 		err = open_leniently(link, err);
+	if (err && lenient && foreign) {
+		link->foreign_format = foreign;
+		err = show_foreign(link, err);
+	}
+	if (!err)
+		err = not_again(link, seen);
 	if (err)
-		return err;
-	met = tsearch(link->image, &seen->tree, by_inode);
-	if (met && *met == link->image)
-		return 0;
-	err = met ? fail(ELOOP, "the chain runs in a circle: this is %s again",
-			 (*met)->path)
-		  : no_memory();
-	image_close(link->image);
-	link->image = NULL;
+		close_link(link);
 	return err;
+}
+
+/* What the header of a link says of the file below it; name NULL: there is none. */
+struct below {
+	const char *name, *format;
+};
+
+static struct below below(const struct chain_link *link)
+{
+	const struct image *img = link->image;
+
+	if (link->foreign)
+		return (struct below){link->foreign->backing,
+				      link->foreign->backing_format};
+	if (img->format == IMAGE_QCOW2 && img->header.backing_name[0])
+		return (struct below){img->header.backing_name,
+				      img->header.backing_format};
+	return (struct below){NULL, NULL};
 }
 
 /* From the header of an image to where the one below it is. */
 static int resolve(struct chain_link *link, const struct chain_link *overlay)
 {
-	const struct qcow2_header *h = &overlay->image->header;
+	struct below b = below(overlay);
 	struct name n = {0};
 	int err;
 
-	link->string = strdup(h->backing_name);
+	link->string = strdup(b.name);
 	/* until it is known better: shown when it cannot be resolved */
-	link->path = strdup(h->backing_name);
-	link->format = strdup(h->backing_format);
+	link->path = strdup(b.name);
+	link->format = strdup(b.format);
 	if (!link->string || !link->path || !link->format)
 		return no_memory();
-	err = name_parse(h->backing_name, overlay->path, &n);
+	err = name_parse(b.name, overlay->path, &n);
 	if (err)
 		return err;
 	if (!n.path)
@@ -166,18 +248,31 @@ static int resolve(struct chain_link *link, const struct chain_link *overlay)
 	return 0;
 }
 
-static bool has_backing(const struct image *img)
-{
-	return img->format == IMAGE_QCOW2 && img->header.backing_name[0];
-}
-
 /* A layer that is missing itself, and not its data file, may have another name now. */
 static bool is_gone(const struct chain_link *link)
 {
 	return link->error == -ENOENT && access(link->path, F_OK) < 0 && errno == ENOENT;
 }
 
-/* Keep the error in the link, and make the thread's sentence name the file. */
+/* What is wrong with a link, as the thread's sentence, which names the file. */
+static int say(const struct chain_link *link, bool is_below)
+{
+	const char *why = link->why ? link->why : "cannot be opened";
+	int err = link->error;
+
+	if (is_below && is_gone(link) && link[-1].image)
+		fail(-err,
+		     "%s (backing file of %s); if it was moved, chain-rebase -u tells %s "
+		     "its new place",
+		     why, link[-1].path, link[-1].path);
+	else if (is_below)
+		fail(-err, "%s (backing file of %s)", why, link[-1].path);
+	else
+		fail(-err, "%s", why);
+	return fail_in(err, link->path);
+}
+
+/* Keep the error in the last link, and make the thread's sentence name the file. */
 static int broken(struct chain *c, int err)
 {
 	struct chain_link *link = &c->links[c->count - 1];
@@ -192,18 +287,7 @@ static int broken(struct chain *c, int err)
 	link->why = fail_take();
 	if (!link->why)
 		link->why = strdup(strerror(-err));
-	if (!link->why)
-		return no_memory();
-	if (c->count > 1 && is_gone(link))
-		fail(-err,
-		     "%s (backing file of %s); if it was moved, chain-rebase -u tells %s "
-		     "its new place",
-		     link->why, link[-1].path, link[-1].path);
-	else if (c->count > 1)
-		fail(-err, "%s (backing file of %s)", link->why, link[-1].path);
-	else
-		fail(-err, "%s", link->why);
-	return fail_in(err, link->path);
+	return link->why ? say(link, c->count > 1) : no_memory();
 }
 
 /* The link below the last one. 1: there is none. */
@@ -212,7 +296,7 @@ static int add_below(struct chain *c, unsigned flags, struct seen *seen)
 	struct chain_link *link;
 	int err;
 
-	if (!has_backing(c->links[c->count - 1].image))
+	if (!below(&c->links[c->count - 1]).name)
 		return 1;
 	link = add_link(c);
 	if (!link)
@@ -279,13 +363,9 @@ static int open_all(struct chain *c, const char *path, const char *format, unsig
 static int first_error(struct chain *c)
 {
 	for (size_t i = 0; i < c->count; i++) {
-		const struct chain_link *link = &c->links[i];
-
-		if (!link->error)
-			continue;
-		c->error = link->error;
-		fail(-link->error, "%s", link->why ? link->why : "cannot be opened");
-		return fail_in(link->error, link->path);
+		c->error = c->links[i].error;
+		if (c->error)
+			return say(&c->links[i], i > 0);
 	}
 	return 0;
 }
@@ -299,7 +379,7 @@ int chain_open(struct chain **out, const char *path, const char *format, unsigne
 	if (!c)
 		return no_memory();
 	err = open_all(c, path, format, flags, &seen);
-	tdestroy(seen.tree, keep_node);
+	tdestroy(seen.tree, free);
 	if (!err)
 		err = first_error(c);
 	if (!err || flags & CHAIN_LENIENT) {
@@ -312,7 +392,7 @@ int chain_open(struct chain **out, const char *path, const char *format, unsigne
 
 void chain_link_release(struct chain_link *link)
 {
-	image_close(link->image);
+	close_link(link);
 	free(link->path);
 	free(link->string);
 	free(link->format);

@@ -5,6 +5,7 @@
 #ifndef CHAIN_CHAIN_H
 #define CHAIN_CHAIN_H
 
+#include "foreign/foreign.h"
 #include "image/image.h"
 
 struct chain_link {
@@ -15,9 +16,15 @@ struct chain_link {
 	bool probed; /* no format was recorded: found by magic */
 	struct image *image; /* NULL: could not be opened */
 	/*
-	 * Then: negative errno and the sentence (without the path). With CHAIN_LENIENT
-	 * also beside an image with tables past the end of the file, or without its
-	 * external data file: its header can be shown, it cannot be walked.
+	 * With CHAIN_LENIENT, of a file in another format: which, recorded or found by magic
+	 * (static, NULL: none that we know), and what its header says (NULL: it cannot be).
+	 */
+	const char *foreign_format;
+	struct foreign *foreign;
+	/*
+	 * Without an image: negative errno and the sentence (without the path). With
+	 * CHAIN_LENIENT also beside an image with tables past the end of the file, or
+	 * without its external data file: its header can be shown, it cannot be walked.
 	 */
 	int error;
 	char *why;
@@ -25,13 +32,15 @@ struct chain_link {
 
 struct chain {
 	struct chain_link *links; /* [0] is the active image */
-	size_t count; /* with the broken one at the end, if any */
+	/* with the broken one at the end, if any; one in another format may have some below */
+	size_t count;
 	int error; /* the first of the links, or 0 */
 };
 
 #define CHAIN_WRITE 1u /* open depth 0 for writing */
 #define CHAIN_WOULD_WRITE 4u /* open it for reading, and refuse what CHAIN_WRITE would */
-#define CHAIN_LENIENT 2u /* images open leniently (chain-info) */
+/* chain-info: images open leniently, and what lies below one in another format is found */
+#define CHAIN_LENIENT 2u
 #define CHAIN_MAX_DEPTH 65536
 
 /*

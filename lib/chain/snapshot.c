@@ -19,7 +19,7 @@
 #include "base/open.h"
 #include "base/io.h"
 #include "chain/chain.h"
-#include "chain/foreign.h"
+#include "foreign/foreign.h"
 #include "chain/name.h"
 #include "chain/newfile.h"
 #include "chain/reuse.h"

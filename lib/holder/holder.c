@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Open, start, close, and what SWITCH and FINISH need of it. */
-#include "chain/foreign.h"
+#include "foreign/foreign.h"
 #include "holder/holder.h"
 
 #include <errno.h>

@@ -13,7 +13,7 @@
 #include "base/fail.h"
 #include "base/io.h"
 #include "base/size.h"
-#include "chain/foreign.h"
+#include "foreign/foreign.h"
 #include "chain/name.h"
 #include "copy/mover.h"
 #include "image/check.h"

@@ -9,7 +9,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
-#include "chain/foreign.h"
+#include "foreign/foreign.h"
 #include "chain/name.h"
 #include "image/check.h"
 #include "image/lock-files.h"

@@ -208,6 +208,35 @@ testCircle()
 	assert_frozen
 }
 
+# Neither a format that a header would say wrongly for ever, nor one that is damaged.
+testBaseIsNotRaw()
+{
+	local unsafe
+
+	make_chain
+	qemu-img create -q -f vdi x.vdi 4M
+	printf '# Disk DescriptorFile\nversion=1\n' >x.vmdk
+	head -c 4M /dev/urandom >gone.qcow2
+	freeze D.qcow2
+	for unsafe in "" -u; do
+		# shellcheck disable=SC2086 # none or one
+		assert_status 65 chain-rebase $unsafe -b x.vdi D.qcow2
+		assert_one_error
+		assert_err 'x.vdi: it looks like format "vdi"'
+		# shellcheck disable=SC2086
+		assert_status 65 chain-rebase $unsafe -b x.vmdk D.qcow2
+		assert_err 'x.vmdk: it looks like format "vmdk"'
+		# shellcheck disable=SC2086
+		assert_status 65 chain-rebase $unsafe -b gone.qcow2 D.qcow2
+		assert_one_error
+		assert_err 'gone.qcow2: is called qcow2.* say -F raw'
+	done
+	assert_frozen
+	assert_status 0 chain-rebase -q -b gone.qcow2 -F raw D.qcow2
+	assert_merged D.qcow2 "$HASH" gone.qcow2
+	assertEquals raw "$(backing_format D.qcow2)"
+}
+
 testUnsafeCircle()
 {
 	local sum

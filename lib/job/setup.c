@@ -19,6 +19,7 @@
 #include "image/check.h"
 #include "image/lock-files.h"
 #include "image/rehead.h"
+#include "job/newbase.h"
 #include "qcow2/word.h"
 
 #define OPEN_TRIES 5
@@ -94,44 +95,6 @@ static int lock_chain(const struct setup *s, const struct chain *c, bool below,
 	return err;
 }
 
-static int open_new_chain(struct setup *s)
-{
-	const struct merge_options *o = s->options;
-	const char *format = o->base_format;
-	size_t depth;
-	int err;
-
-	if (o->type != MERGE_REBASE)
-		return 0;
-	s->new_chain = &s->no_chain;
-	if (!o->base)
-		return 0;
-	if (!format && chain_find(s->chain, o->base, &depth) == 0 && depth > 0 &&
-	    s->chain->links[depth].format && *s->chain->links[depth].format)
-		format = s->chain->links[depth].format;
-	fail_clear();
-	err = chain_open(&s->new_chain, o->base, format, 0);
-	if (err) {
-		chain_close(s->new_chain);
-		s->new_chain = NULL;
-		return err;
-	}
-	if (!format)
-		warn(s->result, o->base,
-		     "its format was found by looking at it; give it with -F");
-	if (image_same_file(s->new_chain->links[0].image, active(s)))
-		return fail_in(fail(EINVAL, "cannot be its own base; name another image, "
-					    "or '' for none"),
-			       o->base);
-	for (depth = 1; depth < s->new_chain->count; depth++)
-		if (image_same_file(s->new_chain->links[depth].image, active(s)))
-			return fail_in(fail(EINVAL,
-					    "is in the backing chain of the new base; "
-					    "the chain would run in a circle"),
-				       o->image);
-	return 0;
-}
-
 static void close_chains(struct setup *s)
 {
 	if (s->new_chain != &s->no_chain)
@@ -162,7 +125,7 @@ static int open_chains(struct setup *s)
 			 s->held->by_qemu ? 0
 			 : o->dry_run	  ? CHAIN_WOULD_WRITE
 					  : CHAIN_WRITE);
-	return err ? err : open_new_chain(s);
+	return err ? err : newbase_open(s);
 }
 
 /* An image being written makes no sense at times; only one that stays so is damaged. */
@@ -400,9 +363,10 @@ static int probe_reflink(struct setup *s)
 static bool is_rebased(const struct setup *s)
 {
 	const struct qcow2_header *h = &active(s)->header;
+	const struct image *base = setup_new_base(s);
 
-	return s->new_chain && s->string && s->chain->count > 1 &&
-	       image_same_file(setup_new_base(s), s->chain->links[1].image) &&
+	return s->new_chain && base && s->chain->count > 1 &&
+	       image_same_file(base, s->chain->links[1].image) &&
 	       strcmp(h->backing_name, s->string) == 0 &&
 	       strcmp(h->backing_format, s->format) == 0;
 }

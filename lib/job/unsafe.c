@@ -14,34 +14,33 @@
 #include "image/check.h"
 #include "image/lock-files.h"
 #include "image/rehead.h"
+#include "job/newbase.h"
 #include "job/setup.h"
 
 #define OPEN_TRIES 5
 
-static int probe_format(const struct merge_options *o, struct merge_result *r)
+/* What the header is to say, with a warning where nobody was sure. */
+static int choose_format(const struct merge_options *o, struct merge_result *r)
 {
-	enum image_format format;
-	int err;
+	const char *format = o->base_format;
 
-	if (o->base_format) {
-		r->backing_format = strdup(o->base_format);
-		/* allowed: it may be about to come there */
-		if (access(o->base, F_OK) < 0) {
-			fail_in(fail_errno(errno, "cannot be found, and the image "
-						  "not be read without it"),
-				o->base);
-			r->warning = fail_take();
-		}
-	} else {
-		err = image_probe(o->base, &format);
+	if (!format) {
+		int err = newbase_format(o->base, &format);
+
 		if (err)
-			return fail_in(err, o->base);
-		r->backing_format = strdup(format == IMAGE_RAW ? "raw" : "qcow2");
+			return err;
 		if (asprintf(&r->warning,
 			     "%s: its format was found by looking at it; give it with -F",
 			     o->base) < 0)
 			r->warning = NULL;
+	} else if (access(o->base, F_OK) < 0) {
+		/* allowed: it may be about to come there */
+		fail_in(fail_errno(errno, "cannot be found, and the image "
+					  "not be read without it"),
+			o->base);
+		r->warning = fail_take();
 	}
+	r->backing_format = strdup(format);
 	return r->backing_format ? 0 : fail(ENOMEM, "out of memory");
 }
 
@@ -75,7 +74,7 @@ static int new_string(const struct merge_options *o, struct merge_result *r)
 
 	if (!o->base)
 		return 0;
-	err = probe_format(o, r);
+	err = choose_format(o, r);
 	if (!err && o->backing_string)
 		r->backing_string = strdup(o->backing_string);
 	else if (!err)

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The NEWBASE of chain-rebase: what it is taken for, and what it cannot be. A format that
+ * is recorded nowhere is found by magic, and what is probably not raw is not taken for it:
+ * the header would say so for ever.
+ */
+#ifndef JOB_NEWBASE_H
+#define JOB_NEWBASE_H
+
+#include "job/setup.h"
+
+/*
+ * MERGE_REBASE: open the new chain below the image, s->new_chain. s->chain is open. Refuses
+ * (-EINVAL) one in which the image itself is.
+ */
+int newbase_open(struct setup *s);
+
+/*
+ * "qcow2" or "raw" (static), by what the file at path begins like. -ENOTSUP: like another
+ * format; -EUCLEAN: like raw, and it is called .qcow2. The sentence names the file.
+ */
+int newbase_format(const char *path, const char **format);
+
+#endif

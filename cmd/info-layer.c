@@ -148,23 +148,22 @@ const char *info_broken(const struct info_layer *l)
 /* The header of an image that is damaged or too new: better than nothing. */
 static void glance(struct info_layer *l)
 {
+	const struct chain_link *link = l->link;
 	CLEANUP_CLOSE int fd = -1;
 	struct stat st;
 	char head[4096];
 
-	if (l->link->foreign_format ||
-	    (l->link->error != -EUCLEAN && l->link->error != -ENOTSUP))
+	if (!link->foreign_format && link->error != -EUCLEAN && link->error != -ENOTSUP)
 		return;
-	fd = open_disk(l->link->path, O_RDONLY, &st);
+	fd = open_disk(link->path, O_RDONLY, &st);
 	if (fd < 0 || !S_ISREG(st.st_mode) || read_at(fd, head, sizeof(head), 0) != 0)
 		return;
-	if (!qcow2_header_probe(head, sizeof(head)))
-		return;
+	l->has_glance = !link->foreign_format && qcow2_header_probe(head, sizeof(head));
 	/* what lies past the end of the file reads zero here, and is no field of a header */
-	qcow2_header_glance(head, min_u64((uint64_t)st.st_size, sizeof(head)),
-			    &l->glance);
-	l->has_glance = true;
-	l->has_disk = true;
+	if (l->has_glance)
+		qcow2_header_glance(head, min_u64((uint64_t)st.st_size, sizeof(head)),
+				    &l->glance);
+	l->has_disk = l->has_glance || link->foreign_format;
 	l->disk = (uint64_t)st.st_blocks * 512;
 }
 
@@ -363,6 +362,10 @@ static bool is_odd(const struct chain *c, int err)
 {
 	const struct image *img;
 
+	/* another format is no news */
+	for (size_t i = 0; err && i < c->count; i++)
+		if (c->links[i].error == err && c->links[i].foreign)
+			return false;
 	if (err)
 		return err == -EUCLEAN || err == -ENOENT || err == -ENOTSUP ||
 		       err == -ELOOP;

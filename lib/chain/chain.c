@@ -22,6 +22,7 @@
 /* Every file met so far: a chain may have 65536 images. */
 struct seen {
 	void *tree; /* of struct met, by <search.h> */
+	size_t extents; /* files of vmdk images */
 };
 
 struct met {
@@ -63,16 +64,22 @@ static struct chain_link *add_link(struct chain *c)
 	return link;
 }
 
-/* Found by magic. foreign: the name of the format, if it is not ours; NULL. */
-static int probe_format(struct chain_link *link, enum image_format *format,
+/*
+ * Found by magic. foreign: the name of the format, if it is not ours; NULL. What is only shown
+ * is what QEMU takes it for; what is read is raw only if nothing speaks against it.
+ */
+static int probe_format(struct chain_link *link, bool lenient, enum image_format *format,
 			const char **foreign)
 {
 	int err;
 
 	link->probed = true;
 	err = image_probe(link->path, format);
-	if (!err && *format == IMAGE_RAW)
-		err = foreign_find(link->path, foreign);
+	if (err || *format != IMAGE_RAW)
+		return err;
+	if (!lenient)
+		return foreign_probe(link->path);
+	err = foreign_find(link->path, foreign);
 	return err || !*foreign ? err : foreign_refuse(*foreign);
 }
 
@@ -80,12 +87,11 @@ static int probe_format(struct chain_link *link, enum image_format *format,
  * Which format is the image of this link? A recorded one is believed. -ENOTSUP with *foreign
  * set: it is that one.
  */
-static int choose_format(struct chain_link *link, enum image_format *format,
+static int choose_format(struct chain_link *link, bool lenient, enum image_format *format,
 			 const char **foreign)
 {
-
 	if (!link->format || !*link->format)
-		return probe_format(link, format, foreign);
+		return probe_format(link, lenient, format, foreign);
 	if (strcmp(link->format, "qcow2") == 0) {
 		*format = IMAGE_QCOW2;
 		return 0;
@@ -127,7 +133,7 @@ static int open_leniently(struct chain_link *link, int err)
  * What can be told of an image in another format, err being the one that says so: it stays in
  * the link. If its header cannot be read, that is the error.
  */
-static int show_foreign(struct chain_link *link, int err)
+static int show_foreign(struct chain_link *link, int err, struct seen *seen)
 {
 	CLEANUP_FREE char *why = fail_take();
 	struct foreign *f = calloc(1, sizeof(*f));
@@ -138,6 +144,11 @@ static int show_foreign(struct chain_link *link, int err)
 		return failed;
 	}
 	link->foreign = f;
+	seen->extents += f->vmdk ? f->vmdk->n_extents : 0;
+	if (seen->extents > CHAIN_EXTENTS_MAX)
+		return fail(ENOTSUP,
+			    "the vmdk images of the chain have more than %d files",
+			    CHAIN_EXTENTS_MAX);
 	link->error = err;
 	link->why = TAKE(why);
 	return 0;
@@ -179,7 +190,7 @@ static int open_image(struct chain_link *link, unsigned flags, struct seen *seen
 	enum image_format format = IMAGE_RAW;
 	bool lenient = flags & CHAIN_LENIENT;
 	const char *foreign = NULL;
-	int err = choose_format(link, &format, &foreign);
+	int err = choose_format(link, lenient, &format, &foreign);
 
 	if (!err)
 		err = image_open(&link->image, link->path, format,
@@ -191,7 +202,7 @@ static int open_image(struct chain_link *link, unsigned flags, struct seen *seen
 		err = open_leniently(link, err);
 	if (err && lenient && foreign) {
 		link->foreign_format = foreign;
-		err = show_foreign(link, err);
+		err = show_foreign(link, err, seen);
 	}
 	if (!err)
 		err = not_again(link, seen);
@@ -363,24 +374,26 @@ static int open_all(struct chain *c, const char *path, const char *format, unsig
 static int first_error(struct chain *c)
 {
 	for (size_t i = 0; i < c->count; i++) {
+		if (!c->links[i].error)
+			continue;
 		c->error = c->links[i].error;
-		if (c->error)
-			return say(&c->links[i], i > 0);
+		return say(&c->links[i], i > 0);
 	}
-	return 0;
+	return c->error;
 }
 
 int chain_open(struct chain **out, const char *path, const char *format, unsigned flags)
 {
 	struct chain *c = *out = calloc(1, sizeof(*c));
-	struct seen seen = {NULL};
+	struct seen seen = {0};
 	int err;
 
 	if (!c)
 		return no_memory();
 	err = open_all(c, path, format, flags, &seen);
 	tdestroy(seen.tree, free);
-	if (!err)
+	/* above one that ended the chain there may be others */
+	if (!err || (flags & CHAIN_LENIENT && c->error))
 		err = first_error(c);
 	if (!err || flags & CHAIN_LENIENT) {
 		int failed = share_cache(c);

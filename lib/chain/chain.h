@@ -30,6 +30,9 @@ struct chain_link {
 	char *why;
 };
 
+/* Files of vmdk images that are looked at for one chain, so that one that lies takes no minute. */
+#define CHAIN_EXTENTS_MAX 16384
+
 struct chain {
 	struct chain_link *links; /* [0] is the active image */
 	/* with the broken one at the end, if any; one in another format may have some below */

@@ -129,41 +129,93 @@ void foreign_release(struct foreign *f)
 	*f = (struct foreign){0};
 }
 
-int foreign_find(const char *path, const char **format)
+/* The first bytes of the file, with zeros behind them where it is short. */
+static int read_head(const char *path, uint8_t head[static FOREIGN_HEAD], bool *empty)
 {
-	uint8_t head[FOREIGN_HEAD];
 	struct foreign_file file;
-	int best = 0, err = foreign_file_open(&file, path);
+	int err = foreign_file_open(&file, path);
 
-	*format = NULL;
 	if (err)
 		return err;
-	/* in QEMU an empty file is raw, and a short one has zeros behind it */
-	err = read_at(file.fd, head, sizeof(head), 0);
-	for (size_t i = 0; i < N_FORMATS && !err && file.length; i++) {
-		int sure = formats[i]->probe(head, sizeof(head), path);
+	*empty = file.length == 0;
+	err = read_at(file.fd, head, FOREIGN_HEAD, 0);
+	foreign_file_close(&file);
+	return err;
+}
+
+/* NULL: raw. In QEMU an empty file is. */
+static const char *surest(const uint8_t *head, bool empty, const char *path)
+{
+	const char *name = NULL;
+	int best = 0;
+
+	for (size_t i = 0; i < N_FORMATS && !empty; i++) {
+		int sure = formats[i]->probe(head, FOREIGN_HEAD, path);
 
 		if (sure > best) {
 			best = sure;
-			*format = formats[i]->name;
+			name = formats[i]->name;
 		}
 	}
-	foreign_file_close(&file);
+	return name;
+}
+
+/* The beginning of what QEMU knows in one version only. */
+static const char *of_any_version(const uint8_t *head)
+{
+	static const struct {
+		const char *name, *magic;
+		size_t length;
+	} begins[] = {
+		{"luks", "LUKS\xba\xbe", 6},
+		{"parallels", "WithoutFreeSpace", 16},
+		{"parallels", "WithouFreSpacExt", 16},
+		{"bochs", "Bochs Virtual HD Image", 22},
+	};
+
+	for (size_t i = 0; i < sizeof(begins) / sizeof(begins[0]); i++)
+		if (memcmp(head, begins[i].magic, begins[i].length) == 0)
+			return begins[i].name;
+	return NULL;
+}
+
+int foreign_find(const char *path, const char **format)
+{
+	uint8_t head[FOREIGN_HEAD];
+	bool empty;
+	int err = read_head(path, head, &empty);
+
+	*format = err ? NULL : surest(head, empty, path);
 	return err;
 }
 
 int foreign_probe(const char *path)
 {
+	uint8_t head[FOREIGN_HEAD];
 	const char *format;
-	int err = foreign_find(path, &format);
+	bool empty;
+	int err = read_head(path, head, &empty);
 
-	return err || !format ? err : foreign_refuse(format);
+	if (err)
+		return err;
+	format = surest(head, empty, path);
+	if (!format)
+		format = of_any_version(head);
+	return format ? foreign_refuse(format) : 0;
 }
 
 int foreign_refuse(const char *format)
 {
-	return fail(ENOTSUP, "it looks like format \"%s\", which is not supported",
-		    format);
+	if (strcmp(format, foreign_dmg.name) == 0)
+		return fail(
+			ENOTSUP,
+			"is called .dmg, so QEMU takes it for format \"dmg\", which is "
+			"not supported; if it is raw, say so or rename it");
+	return fail(
+		ENOTSUP,
+		"it looks like format \"%s\", which is not supported; qemu-img convert "
+		"-O qcow2 makes a qcow2 image of it",
+		format);
 }
 
 const char *foreign_known(const char *format)

@@ -58,13 +58,14 @@ void foreign_release(struct foreign *f);
 
 /*
  * The format that QEMU would take the file at path for, of which none is recorded and which
- * is not qcow2: *format is NULL if that is raw.
+ * is not qcow2: *format is NULL if that is raw. By its first bytes, or its name (.dmg).
  */
 int foreign_find(const char *path, const char **format);
 
 /*
- * For such a file: 0 if it is raw, else -ENOTSUP with a sentence; to read it as raw would be
- * to read other content.
+ * May such a file be read as raw, and a header say so for ever? 0, or -ENOTSUP with a sentence:
+ * QEMU takes it for another format, or it begins like one, of a version that QEMU does not know
+ * and so would take for raw.
  */
 int foreign_probe(const char *path);
 

@@ -17,11 +17,11 @@
 
 #define TEXT_MAX ((1u << 20) - 1) /* bytes; what follows is not there for QEMU either */
 /*
- * The largest disk that VMware parts, 8 TiB, has some 4100 of 2 GiB. QEMU has them all open, so
- * its limit is that of open files, 1024 unless somebody raised it.
+ * 4 TiB in parts of 2 GiB. QEMU has them all open, so its limit is that of open files, 1024
+ * unless somebody raised it.
  */
-#define EXTENTS_MAX 8192
-#define NAMES_MAX (4u << 20) /* bytes of all their names, with their folder */
+#define EXTENTS_MAX 2048
+#define NAMES_MAX (1u << 20) /* bytes of all their names, with their folder */
 #define EMBEDDED_AT 512 /* where QEMU looks for the descriptor in a file with a header */
 
 struct reading {

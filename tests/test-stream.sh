@@ -208,6 +208,46 @@ testJsonError()
 	assert_one_error
 }
 
+# A guest of a raw disk can make it look like qcow2, which names any file it likes.
+testProbedLayers()
+{
+	make_chain
+	# the extension that records the format becomes one that nobody knows
+	poke C.qcow2 112 11 22 33 44
+	cp D.qcow2 E.qcow2
+	assert_status 0 chain-stream -b A.qcow2 D.qcow2
+	assert_err '^chain-stream: B.qcow2: no header records its format; it was found by looking'
+	assert_merged D.qcow2 "$HASH" A.qcow2
+	assert_status 0 chain-stream -n E.qcow2
+	assert_err '^chain-stream: B.qcow2: no header records its format'
+	# it stays where it is
+	assert_status 0 chain-stream -b B.qcow2 E.qcow2
+	assert_err 'B.qcow2: no header records its format;.*recorded now'
+	assert_status 0 chain-stream -b A.qcow2 E.qcow2
+	assertEquals "nothing probed" "" "$(cat "$WORK/err")"
+	assert_merged E.qcow2 "$HASH" A.qcow2
+}
+
+# What the user named is another file by now: it is not merged, and nobody is to remove layers.
+testReplacedMeanwhile()
+{
+	make_slow_chain 8
+	cp D.qcow2 new.qcow2
+	start chain-stream --rate=4M --print-merged -b A.qcow2 D.qcow2
+	merge_runs
+	mv D.qcow2 old.qcow2
+	mv new.qcow2 D.qcow2
+	finish
+	assertEquals "$(cat "$WORK/bg.err")" 75 "$STATUS"
+	assertEquals "" "$(cat "$WORK/bg.out")"
+	assertTrue "grep -q '^chain-stream: D.qcow2: was renamed, removed or replaced' '$WORK/bg.err'"
+	assert_content old.qcow2 "$HASH"
+	assertEquals B.qcow2 "$(backing old.qcow2)"
+	assert_sound old.qcow2
+	assert_status 0 chain-stream -q -b A.qcow2 old.qcow2
+	assert_merged old.qcow2 "$HASH" A.qcow2
+}
+
 # 40 layers, each with a little
 testDeep()
 {

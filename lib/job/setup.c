@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -261,6 +262,24 @@ static int check_string(const struct setup *s)
 	return err;
 }
 
+/* Whatever a guest of a raw disk wrote may have been taken for qcow2, which names other files. */
+static void warn_probed(struct setup *s)
+{
+	for (size_t i = 1; i < s->chain->count; i++) {
+		const struct chain_link *link = &s->chain->links[i];
+
+		if (link->probed && i < s->keep)
+			warn(s->result, link->path,
+			     "no header records its format; it was found by looking at "
+			     "it");
+		else if (link->probed && i == s->keep && !s->new_chain)
+			warn(s->result, link->path,
+			     "no header records its format; it was found by looking at "
+			     "it "
+			     "and is recorded now");
+	}
+}
+
 /* The name and format that the header is to get. */
 static int name_base(struct setup *s)
 {
@@ -283,10 +302,6 @@ static int name_base(struct setup *s)
 		return fail_in(err, o->image);
 	if (!s->format || !s->string)
 		return fail(ENOMEM, "out of memory");
-	if (base->probed && !s->new_chain)
-		warn(s->result, base->path,
-		     "no header records its format; it was found by looking at it and is "
-		     "recorded now");
 	return check_string(s);
 }
 
@@ -415,6 +430,8 @@ int setup_open(struct setup *s, const struct merge_options *o, const struct limi
 	if (!err)
 		err = find_base(s);
 	if (!err && !r->nothing_to_do)
+		warn_probed(s);
+	if (!err && !r->nothing_to_do)
 		err = name_base(s);
 	if (!err && !r->nothing_to_do && is_rebased(s))
 		err = nothing(s, "NEWBASE is the backing file already");
@@ -440,10 +457,23 @@ void setup_release(struct setup *s)
 	free(s->format);
 }
 
+/* What the user named: somebody may have put another file there since. */
+static int check_name(const struct setup *s)
+{
+	struct stat st;
+
+	if (stat(s->options->image, &st) == 0 && st.st_dev == active(s)->dev &&
+	    st.st_ino == active(s)->ino)
+		return 0;
+	return fail_in(fail(EAGAIN, "was renamed, removed or replaced by another file "
+				    "meanwhile; its backing file was left as it is"),
+		       s->options->image);
+}
+
 int setup_before_switch(const struct setup *s)
 {
 	const struct chain *c = s->new_chain ? s->new_chain : s->chain;
-	int err = 0;
+	int err = check_name(s);
 
 	for (size_t i = s->new_chain ? 0 : s->keep; i < c->count && !err; i++) {
 		const struct image *img = c->links[i].image;

@@ -40,7 +40,8 @@ const struct image *setup_new_base(const struct setup *s);
 
 /*
  * What the switch needs beside the header: every image of the new chain and its folder
- * entry durable, and the new string resolves to the file that was merged onto.
+ * entry durable, and the new string resolves to the file that was merged onto. -EAGAIN: the
+ * name of the image leads elsewhere by now.
  */
 int setup_before_switch(const struct setup *s);
 

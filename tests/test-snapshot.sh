@@ -229,9 +229,18 @@ testFormatInDoubt()
 {
 	new inner.qcow2 1M
 	mv inner.qcow2 disk.raw
-	assert_status 0 chain-snapshot disk.raw E.qcow2
-	assert_err 'disk.raw.*backing_fmt'
+	assert_status 65 chain-snapshot disk.raw E.qcow2
+	assert_one_error
+	assert_err 'disk.raw: is called raw.*backing_fmt'
+	assertFalse "made all the same" "[ -e E.qcow2 ]"
+	assert_status 0 chain-snapshot -q -o backing_fmt=qcow2 disk.raw E.qcow2
 	assertEquals qcow2 "$(backing_format E.qcow2)"
+	# a name that says nothing
+	new disk.img 1M
+	assert_status 0 chain-snapshot disk.img I.qcow2
+	assert_err '^chain-snapshot: disk.img: begins like qcow2.*backing_fmt=raw'
+	assert_status 0 chain-snapshot -o backing_fmt=qcow2 disk.img J.qcow2
+	assertEquals "no warning" "" "$(cat "$WORK/err")"
 	assert_status 0 chain-snapshot -q -o backing_fmt=raw disk.raw F.qcow2
 	assertEquals raw "$(backing_format F.qcow2)"
 	truncate -s %512 disk.raw

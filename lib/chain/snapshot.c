@@ -184,12 +184,19 @@ static int doubt_format(struct making *m)
 	if (found == IMAGE_RAW &&
 	    foreign_doubt(path, "If it is raw, say -o backing_fmt=raw") < 0)
 		return fail_in(-EUCLEAN, path);
-	if (found == IMAGE_QCOW2 && foreign_has_suffix(path, ".raw") &&
-	    asprintf(
-		    &m->r->warning,
-		    "%s: is called raw, but begins like qcow2 and was taken for that; if "
-		    "its guest wrote this, make the overlay with -o backing_fmt=raw",
-		    path) < 0)
+	if (found != IMAGE_QCOW2 || foreign_has_suffix(path, ".qcow2"))
+		return 0;
+	/* taken for qcow2, it may name any file as its backing file for the guest to read */
+	if (foreign_has_suffix(path, ".raw"))
+		return fail_in(
+			fail(EUCLEAN,
+			     "is called raw, but begins like qcow2, as a guest can "
+			     "make it do; say -o backing_fmt=raw or qcow2"),
+			path);
+	if (asprintf(&m->r->warning,
+		     "%s: begins like qcow2 and is recorded as that; if it is a raw disk "
+		     "and its guest wrote this, make the overlay with -o backing_fmt=raw",
+		     path) < 0)
 		m->r->warning = NULL;
 	return 0;
 }

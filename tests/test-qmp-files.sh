@@ -114,6 +114,25 @@ testTwoDisksOnOneBase()
 	assert_content D.qcow2 "$HASH"
 }
 
+# A daemon goes to / once it is started, where its relative names lead nowhere.
+testDaemonized()
+{
+	need_machine || return 0
+	make_chain
+	qemu-system-x86_64 -accel tcg -m 64 -nodefaults -no-user-config -display none -S \
+		-qmp unix:vm.qmp,server=on,wait=off -pidfile pid -daemonize \
+		-drive file=D.qcow2,format=qcow2,if=virtio,node-name=disk || fail "no QEMU"
+	HOLDER=$(cat pid)
+	later "kill -9 $HOLDER"
+	assert_status 75 chain-stream D.qcow2
+	assert_err 'a QEMU; --qmp=vm.qmp asks it'
+	assert_status 69 chain-stream --qmp=vm.qmp D.qcow2
+	assert_err '--qmp=SOCKET,NODE names its node, of those that query-named-block-nodes lists'
+	assert_status 0 chain-stream -q --qmp=vm.qmp,disk D.qcow2
+	kill_holder
+	assert_merged D.qcow2 "$HASH" ""
+}
+
 # A layer that cannot be read, and errors that do not matter: thousands of events
 testManyErrors()
 {

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -156,6 +157,7 @@ bool monitor_of(pid_t pid, char out[static PATH_MAX])
 {
 	CLEANUP_FREE char *line = malloc(LINE_MAX_BYTES);
 	char found[PATH_MAX], cwd[PATH_MAX], link[64];
+	struct stat st;
 	size_t length;
 	ssize_t n;
 
@@ -164,10 +166,12 @@ bool monitor_of(pid_t pid, char out[static PATH_MAX])
 	length = read_file(pid, "cmdline", line, LINE_MAX_BYTES);
 	if (!monitor_parse(line, length, found))
 		return false;
-	if (found[0] == '/')
-		return snprintf(out, PATH_MAX, "%s", found) < PATH_MAX;
 	snprintf(link, sizeof(link), "/proc/%d/cwd", (int)pid);
 	n = readlink(link, cwd, sizeof(cwd) - 1);
 	cwd[n > 0 ? n : 0] = '\0';
-	return n > 0 && snprintf(out, PATH_MAX, "%s/%s", cwd, found) < PATH_MAX;
+	if (found[0] != '/' && n > 0 &&
+	    snprintf(out, PATH_MAX, "%s/%s", cwd, found) < PATH_MAX &&
+	    stat(out, &st) == 0 && S_ISSOCK(st.st_mode))
+		return true;
+	return snprintf(out, PATH_MAX, "%s", found) < PATH_MAX;
 }

@@ -18,7 +18,11 @@
 /* Is the program of this process a QEMU, by its name? */
 bool monitor_is_qemu(pid_t pid);
 
-/* Its socket, an absolute path as it is for that process; false: it names none. */
+/*
+ * Its socket, an absolute path as it is for that process; false: it names none. A relative name
+ * that leads to no socket from where the process is now stays as its command line has it: a
+ * QEMU with -daemonize has gone to / since.
+ */
 bool monitor_of(pid_t pid, char out[static PATH_MAX]);
 
 /*

@@ -234,7 +234,7 @@ static int active_found(const struct nodes *n, dev_t dev, ino_t ino, struct node
 		return fail(ENXIO,
 			    "this QEMU (process %d) does not have it open under a name "
 			    "that leads to it from here; --qmp=SOCKET,NODE names its "
-			    "node",
+			    "node, of those that query-named-block-nodes lists",
 			    (int)n->pid);
 	return 0;
 }

@@ -59,7 +59,7 @@ kills()
 		assertEquals "message $N, $1" A.qcow2 "$(backing D.qcow2)"
 		LATER=()
 	done
-	assertEquals "not killed" 0 "$STATUS"
+	assertEquals "not killed: $(cat "$WORK/err" "$WORK/proxy")" 0 "$STATUS"
 	kill_holder
 }
 
@@ -155,7 +155,7 @@ testSnapshotKilled()
 			kill_holder
 			LATER=()
 		done
-		assertEquals 0 "$STATUS"
+		assertEquals "not killed: $(cat "$WORK/err" "$WORK/proxy")" 0 "$STATUS"
 		kill_holder
 		[ $where = before ] && now='D[+]' || now='E[+]'
 		assertTrue "killed $where a message: $seen" "echo '$seen' | grep -qxE '(D ){3,}$now '"

@@ -65,6 +65,11 @@ static int check(const struct args *args)
 	if (!args->base)
 		return fail(EINVAL,
 			    "which --base? Give the new backing file, or '' for none");
+	if (o->type == MERGE_REBASE_UNSAFE && args->merge.copying)
+		return fail(EINVAL,
+			    "%s is about what is merged, and -u compares and copies "
+			    "nothing; leave out one of them",
+			    args->merge.copying);
 	if (o->base_format && strcmp(o->base_format, "qcow2") != 0 &&
 	    strcmp(o->base_format, "raw") != 0)
 		return fail(EINVAL, "--backing-format=%s: give qcow2 or raw",

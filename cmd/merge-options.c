@@ -163,6 +163,25 @@ static error_t parse_option(struct merge_args *args, int key, char *arg)
 	}
 }
 
+/* What says nothing where nothing is compared and copied; NULL: any other. */
+static const char *about_copying(int key)
+{
+	switch (key) {
+	case 'r':
+		return "--rate";
+	case 'j':
+		return "--jobs";
+	case KEY_VERIFY:
+		return "--verify";
+	case KEY_ON_ERROR:
+		return "--on-error";
+	case KEY_PRINT_MERGED:
+		return "--print-merged";
+	default:
+		return NULL;
+	}
+}
+
 /* "--wait-lock 5s": getopt takes a value that may be left out behind an = only. */
 static void note_stray(struct merge_args *args, int key, const struct argp_state *state)
 {
@@ -191,6 +210,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	err = parse_option(args, key, arg);
 	if (!err && !arg)
 		note_stray(args, key, state);
+	if (!err && about_copying(key))
+		args->copying = about_copying(key);
 	if (!err && key != KEY_QMP)
 		args->tuned = true;
 	return err;

@@ -153,6 +153,35 @@ testUnsafe()
 	assertEquals nosuch.qcow2 "$(backing D.qcow2)"
 }
 
+# A string leads to the new base, as without -u; one that is not there cannot be asked.
+testUnsafeString()
+{
+	local string
+
+	make_chain
+	mkdir sub
+	ln -s ../A.qcow2 sub/link
+	freeze D.qcow2
+	for string in B.qcow2 nosuch.qcow2 sub nbd://host/disk "$PWD/sub/A.qcow2" \
+		"json:{\"driver\":\"raw\",\"file.filename\":\"$PWD/A.qcow2\"}"; do
+		assert_status 64 chain-rebase -q -u --backing-string="$string" -b A.qcow2 -F qcow2 D.qcow2
+		assert_one_error
+		assert_err '^chain-rebase: D.qcow2: the backing string ".*" (does not lead to A.qcow2|says format raw)'
+		assert_status 64 chain-rebase -n -u --backing-string="$string" -b A.qcow2 D.qcow2
+	done
+	assert_frozen
+	for string in ./A.qcow2 sub/link "$PWD/A.qcow2"; do
+		assert_status 0 chain-rebase -q -u --backing-string="$string" -b A.qcow2 -F qcow2 D.qcow2
+		assertEquals "$string" "$(backing D.qcow2)"
+	done
+	# from the folder of the image, not from ours
+	cd sub || return
+	assert_status 0 chain-rebase -q -u --backing-string=A.qcow2 -b ../A.qcow2 -F qcow2 ../D.qcow2
+	cd ..
+	assert_status 0 chain-rebase -q -u --backing-string=B.qcow2 -b nosuch.qcow2 -F qcow2 D.qcow2
+	assertEquals B.qcow2 "$(backing D.qcow2)"
+}
+
 # What is about copying is not taken for nothing; time limits count while a lock is waited for.
 testUnsafeCopiesNothing()
 {

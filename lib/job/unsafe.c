@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -68,6 +69,47 @@ static int check_circle(const struct image *img, const struct merge_options *o)
 	return err;
 }
 
+/* Is what the string leads to, from here and now, the base? */
+static int check_file(const struct merge_options *o, const struct name *name,
+		      const struct stat *base)
+{
+	struct stat st;
+
+	if (name->path && stat(name->path, &st) == 0) {
+		if (st.st_dev == base->st_dev && st.st_ino == base->st_ino)
+			return 0;
+	} else if (name->path && errno == EACCES) {
+		return fail_in(fail_errno(errno, "cannot look at it"), name->path);
+	}
+	return fail(EINVAL,
+		    "the backing string \"%s\" does not lead to %s from here; give "
+		    "another with --backing-string",
+		    o->backing_string, o->base);
+}
+
+/*
+ * A string of the user's has to lead a reader to the new base, as in setup.c: but to one that
+ * is there.
+ */
+static int check_string(const struct merge_options *o, const char *format)
+{
+	struct name name;
+	struct stat base;
+	int err;
+
+	if (stat(o->base, &base) < 0)
+		return 0;
+	err = name_parse(o->backing_string, o->image, &name);
+	if (err)
+		return fail_in(err, o->backing_string);
+	err = check_file(o, &name, &base);
+	if (!err && name.format && strcmp(name.format, format) != 0)
+		err = fail(EINVAL, "the backing string \"%s\" says format %s, not %s",
+			   o->backing_string, name.format, format);
+	name_release(&name);
+	return err == -EINVAL ? fail_in(err, o->image) : err;
+}
+
 static int new_string(const struct merge_options *o, struct merge_result *r)
 {
 	int err = 0;
@@ -75,6 +117,8 @@ static int new_string(const struct merge_options *o, struct merge_result *r)
 	if (!o->base)
 		return 0;
 	err = choose_format(o, r);
+	if (!err && o->backing_string)
+		err = check_string(o, r->backing_format);
 	if (!err && o->backing_string)
 		r->backing_string = strdup(o->backing_string);
 	else if (!err)

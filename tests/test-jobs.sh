@@ -237,7 +237,11 @@ testHostileFolder()
 	# and that nothing is shown proves nothing
 	assert_status 77 chain-info --jobs
 	assert_one_error
-	assert_err "^chain-info: merges of this user cannot be seen: $CHAIN_RUNTIME_DIR: .* 0700"
+	assert_err "^chain-info: merges of this user cannot be seen: $CHAIN_RUNTIME_DIR: .* 0700; choose another folder for CHAIN_RUNTIME_DIR$"
+	# nobody is told to shut /tmp to others
+	chmod 1777 "$CHAIN_RUNTIME_DIR"
+	assert_status 77 chain-info --jobs
+	assert_err "has mode 1777 and not 0700; choose another folder"
 	assert_out '^No active jobs$'
 	assert_status 77 chain-info --jobs --json D.qcow2
 	assertEquals '[]' "$(cat "$WORK/out")"

@@ -112,6 +112,18 @@ testHolderNotToBeSeen()
 	finish
 }
 
+# A folder that the user named, and that is another's, is a wrong choice.
+testFolderOfAnother()
+{
+	allowed || return 0
+	mkdir -m 700 "$WORK/run2"
+	later "rm -rf '$WORK/run2'"
+	chown 65533 "$WORK/run2"
+	CHAIN_RUNTIME_DIR=$WORK/run2 assert_status 77 chain-info --jobs
+	assert_one_error
+	assert_err 'belongs to user 65533 and not to 0; choose another folder for CHAIN_RUNTIME_DIR$'
+}
+
 # The page of a merge is its user's: another one is told that there may be one.
 testMergeOfAnother()
 {

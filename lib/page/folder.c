@@ -38,6 +38,16 @@ const char *page_folder_path(char out[static PATH_MAX])
 	return out;
 }
 
+/*
+ * What to do about a folder that is not to be trusted, behind its fault. One that the user
+ * named may be /tmp or /run, which is to stay as it is.
+ */
+static const char *advice(const char *for_our_own)
+{
+	return runtime_dir() ? "; choose another folder for CHAIN_RUNTIME_DIR"
+			     : for_our_own;
+}
+
 static int folder_trust(int folder, uid_t uid)
 {
 	struct stat st;
@@ -45,11 +55,11 @@ static int folder_trust(int folder, uid_t uid)
 	if (fstat(folder, &st) < 0)
 		return fail_errno(errno, "cannot look at the folder");
 	if (st.st_uid != uid)
-		return fail(EPERM, "the folder belongs to user %u and not to %u",
-			    (unsigned)st.st_uid, (unsigned)uid);
+		return fail(EPERM, "the folder belongs to user %u and not to %u%s",
+			    (unsigned)st.st_uid, (unsigned)uid, advice(""));
 	if ((st.st_mode & 0777) != 0700)
-		return fail(EPERM, "the folder has mode %04o; make it 0700",
-			    (unsigned)st.st_mode & 07777);
+		return fail(EPERM, "the folder has mode %04o and not 0700%s",
+			    (unsigned)st.st_mode & 07777, advice("; make it 0700"));
 	return 0;
 }
 

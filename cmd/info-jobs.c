@@ -139,6 +139,15 @@ static void wait_until(uint64_t then_ms)
 	}
 }
 
+/* Behind the folder that was searched: where else a page may be. */
+static const char *pages_not_seen(void)
+{
+	if (page_folder_all())
+		return "";
+	return geteuid() == 0 ? ", and others are looked for without CHAIN_RUNTIME_DIR"
+			      : ", and those of other users only root sees";
+}
+
 /* Somebody writes to it, and no page tells who: then that no merge is shown says little. */
 static int look_for_unseen(const char *path)
 {
@@ -154,11 +163,8 @@ static int look_for_unseen(const char *path)
 		return 0;
 	if (page_find(st.st_dev, st.st_ino, &view) == 0 && view.owner_alive)
 		return 0;
-	snprintf(
-		then, sizeof(then),
-		"; no page of a merge of it is in %s, and those of other users only root "
-		"sees",
-		page_folder_path(folder));
+	snprintf(then, sizeof(then), "; no page of a merge of it is in %s%s",
+		 page_folder_searched(folder), pages_not_seen());
 	return info_in_use(st.st_dev, st.st_ino, then);
 }
 

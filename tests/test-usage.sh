@@ -178,7 +178,11 @@ testControlWithoutMerge()
 	for o in --pause --resume --cancel --set-rate=1M; do
 		assert_status 69 chain-stream $o D.qcow2
 		assert_one_error
+		assert_err "no merge of this image by this user runs \(looked in $CHAIN_RUNTIME_DIR\)$"
 	done
+	[ "$(id -u)" = 0 ] || return 0
+	assert_status 69 env -u CHAIN_RUNTIME_DIR chain-stream --pause D.qcow2
+	assert_err 'no merge of this image runs \(looked in /dev/shm/chain-\*\)$'
 }
 
 # In the locale that cron has, names are what they are elsewhere, and no lines are drawn.

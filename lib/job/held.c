@@ -182,7 +182,7 @@ static int in_use(const struct held *h, enum seen seen)
 	if (seen == SEEN_NONE)
 		snprintf(page, sizeof(page),
 			 ", and no page of a holder that could merge it is in %s",
-			 page_folder_path(folder));
+			 page_folder_searched(folder));
 	if (seen == SEEN_DOUBTFUL)
 		snprintf(page, sizeof(page),
 			 "; another user's page says that he holds it, and is not "

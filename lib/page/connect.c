@@ -70,7 +70,7 @@ static int search(struct search *s)
 			    s->owner.program, (int)s->owner.pid, (unsigned)s->version,
 			    MAIL_VERSION);
 	return fail(ENXIO, "nobody who can be talked to holds it (looked in %s)",
-		    page_folder_path(path));
+		    page_folder_searched(path));
 }
 
 static int taken(int fd)

@@ -38,6 +38,19 @@ const char *page_folder_path(char out[static PATH_MAX])
 	return out;
 }
 
+bool page_folder_all(void)
+{
+	return geteuid() == 0 && !runtime_dir();
+}
+
+const char *page_folder_searched(char out[static PATH_MAX])
+{
+	if (!page_folder_all())
+		return page_folder_path(out);
+	snprintf(out, PATH_MAX, SHM "/" PREFIX "*");
+	return out;
+}
+
 /*
  * What to do about a folder that is not to be trusted, behind its fault. One that the user
  * named may be /tmp or /run, which is to stay as it is.

@@ -19,11 +19,14 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/*
- * Our own folder: $CHAIN_RUNTIME_DIR, else /dev/shm/chain-<euid>. Never NULL; for
- * messages ("the folder that was searched").
- */
+/* Our own folder: $CHAIN_RUNTIME_DIR, else /dev/shm/chain-<euid>. Never NULL. */
 const char *page_folder_path(char out[static PATH_MAX]);
+
+/* Are those of all users looked into? As root, unless CHAIN_RUNTIME_DIR is set. */
+bool page_folder_all(void);
+
+/* What page_folder_each looks into, for messages: as above, or /dev/shm/chain-*. */
+const char *page_folder_searched(char out[static PATH_MAX]);
 
 /*
  * Our own folder opened, made first if create. A descriptor, or a negative errno with

@@ -297,8 +297,9 @@ static int find_open(dev_t dev, ino_t ino, struct page_view *out)
 	page_name_make(f.name, dev, ino);
 	page_folder_each(find_in_folder, &f);
 	if (f.fd < 0)
-		return fail(ENXIO, "no merge of this image runs (looked in %s)",
-			    page_folder_path(path));
+		return fail(ENXIO, "no merge of this image%s runs (looked in %s)",
+			    page_folder_all() ? "" : " by this user",
+			    page_folder_searched(path));
 	return f.fd;
 }
 

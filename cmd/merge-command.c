@@ -31,6 +31,7 @@ struct show {
 	const struct merge_args *args;
 	struct merge_bar bar;
 	struct merge_events events;
+	enum merge_state state; /* the last one before it ended or failed */
 	uint64_t errors;
 	bool merged; /* it did something, and all of it */
 };
@@ -42,6 +43,8 @@ static void on_progress(void *opaque, enum merge_state state,
 	struct show *s = opaque;
 
 	merge_death_wait();
+	if (state < MERGE_ABORTING)
+		s->state = state;
 	merge_bar_update(&s->bar, state, counts, rate);
 	merge_events_progress(&s->events, state, counts, rate, speed_limit);
 }
@@ -124,6 +127,28 @@ static void tell_how_far(const struct merge_options *o, int err,
 	     size_format(c->total, total));
 }
 
+static bool is_broken_off(int err)
+{
+	return err == -EIO || err == -ENOSPC || err == -EDQUOT || err == -EFBIG;
+}
+
+/*
+ * So, too, what an error in the midst of the copying leaves. Of a later one its sentence says
+ * what there is to know: somebody else may have written, or the header may be the new one.
+ */
+static void tell_what_is_left(const struct show *s, int err, const struct merge_counts *c)
+{
+	CLEANUP_FREE char *sentence = NULL;
+
+	if (!is_broken_off(err) || s->args->merge.dry_run || s->state < MERGE_RUNNING ||
+	    s->state >= MERGE_WAITING)
+		return;
+	sentence = fail_take();
+	fail(-err, "%s; the image is as good as before%s",
+	     sentence ? sentence : strerror(-err),
+	     c->done ? ", and the next run goes on from there" : "");
+}
+
 /* Nobody can ask for them again: where they cannot be written, they are said. */
 static void print_merged(const struct show *s, const struct merge_result *r)
 {
@@ -174,13 +199,15 @@ static int run(struct show *s)
 						.opaque = s};
 	struct merge_result r = {0};
 	const char *qmp = qmp_of(s->args->qmp, s->args->merge.image);
+	const struct merge_counts *counts;
 	int err = qmp ? qemu_merge(&s->args->merge, qmp, &observer, &r)
 		      : merge_run(&s->args->merge, &observer, &r);
 
 	merge_death_wait(); /* which may be why it failed */
 	merge_bar_clear(&s->bar);
-	tell_how_far(&s->args->merge, err,
-		     r.counts.total ? &r.counts : &s->events.counts);
+	counts = r.counts.total ? &r.counts : &s->events.counts;
+	tell_how_far(&s->args->merge, err, counts);
+	tell_what_is_left(s, err, counts);
 	merge_events_end(&s->events, &s->args->merge, &r, err,
 			 err ? fail_sentence() : "");
 	if (s->errors > ERRORS_SHOWN && !s->args->common.verbose)

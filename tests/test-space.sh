@@ -6,6 +6,9 @@
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
+# What is said of a merge that an error broke off; the rest, where any of it is on the disk
+LEFT='; the image is as good as before(, and the next run goes on from there)?$'
+
 testRefusedBefore()
 {
 	mkdir small
@@ -18,6 +21,7 @@ testRefusedBefore()
 	assert_status 74 chain-stream -q small/D.qcow2
 	assert_one_error
 	assert_err 'D.qcow2.*space'
+	assertFalse "nothing had begun" "grep -q 'as good as before' '$WORK/err'"
 	assert_frozen
 	assert_status 74 chain-rebase -q -b '' small/D.qcow2
 	assert_frozen
@@ -40,6 +44,7 @@ testFullHalfWay()
 	finish
 	assertEquals "status: $(cat "$WORK/bg.err")" 74 "$STATUS"
 	assertEquals "one line: $(cat "$WORK/bg.err")" 1 "$(wc -l <"$WORK/bg.err")"
+	assertTrue "$(cat "$WORK/bg.err")" "grep -qE \"D.qcow2: .*[Nn]o space.*$LEFT\" '$WORK/bg.err'"
 	assert_content small/D.qcow2 "$HASH"
 	assert_leaks_at_worst small/D.qcow2
 	rm small/other
@@ -66,8 +71,11 @@ testFileSizeLimit()
 	limited 4096 chain-stream -q D.qcow2
 	assertEquals "status: $(cat "$WORK/err")" 74 "$STATUS"
 	assert_one_error
+	assert_err '; the image is as good as before, and the next run goes on from there$'
 	assert_content D.qcow2 "$HASH"
 	assert_leaks_at_worst D.qcow2
+	limited 4096 chain-stream -q --json D.qcow2
+	assert_out '"exit-status":74,"error":"D.qcow2: .*; the image is as good as before'
 	assert_status 0 chain-stream -q D.qcow2
 	assert_merged D.qcow2 "$HASH" ""
 	mv fresh.qcow2 D.qcow2

@@ -16,7 +16,8 @@
 
 /*
  * "12" or "12.5" in decimal digits, scaled by unit and rounded down. Written by hand
- * because strtod takes signs, hexadecimal, "inf", and the locale's decimal comma.
+ * because strtod takes signs, hexadecimal, "inf", and the locale's decimal comma. -EINVAL: it
+ * is not that; -ERANGE: it is too large.
  */
 static int scaled(const char *text, size_t len, uint64_t unit, uint64_t *out)
 {
@@ -31,14 +32,22 @@ static int scaled(const char *text, size_t len, uint64_t unit, uint64_t *out)
 			return -EINVAL;
 	for (size_t i = 0; i < whole; i++)
 		if (mul_u64(n, 10, &n) || add_u64(n, (uint64_t)(text[i] - '0'), &n))
-			return -EINVAL;
+			return -ERANGE;
 	/* from the last digit, in integers: 0.001 of 1000 is 1 and not a little less */
 	for (size_t i = len; point && --i > whole;)
 		fraction = (fraction + (uint64_t)(text[i] - '0') * unit) / 10;
 	if (mul_u64(n, unit, &n) || add_u64(n, fraction, &n))
-		return -EINVAL;
+		return -ERANGE;
 	*out = n;
 	return 0;
+}
+
+/* What scaled returned as the error of the caller, with a sentence: what it should be. */
+static int not_read(int err, const char *text, const char *wanted)
+{
+	if (err == -ERANGE)
+		return fail(EINVAL, "\"%s\" is too large", text);
+	return err ? fail(EINVAL, "\"%s\" is not %s", text, wanted) : 0;
 }
 
 int size_parse(const char *text, uint64_t *bytes)
@@ -53,12 +62,10 @@ int size_parse(const char *text, uint64_t *bytes)
 		unit <<= 10 * (u - units + 1);
 		suffix++;
 	}
-	if ((*suffix && strcasecmp(suffix, "b") != 0 && strcasecmp(suffix, "ib") != 0) ||
-	    scaled(text, len, unit, bytes))
-		return fail(EINVAL,
-			    "\"%s\" is not a size; write a number and k, M, G or T",
-			    text);
-	return 0;
+	if (*suffix && strcasecmp(suffix, "b") != 0 && strcasecmp(suffix, "ib") != 0)
+		len = 0;
+	return not_read(scaled(text, len, unit, bytes), text,
+			"a size; write a number and k, M, G or T");
 }
 
 int time_parse(const char *text, uint64_t *ms)
@@ -73,10 +80,8 @@ int time_parse(const char *text, uint64_t *ms)
 		unit = 3600 * 1000;
 	else if (strcmp(suffix, "s") != 0 && *suffix)
 		len = 0;
-	if (scaled(text, len, unit, ms))
-		return fail(EINVAL, "\"%s\" is not a time; write a number and s, m or h",
-			    text);
-	return 0;
+	return not_read(scaled(text, len, unit, ms), text,
+			"a time; write a number and s, m or h");
 }
 
 /* How far n is from a whole number. */

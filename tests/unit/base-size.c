@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fail.h"
 #include "base/size.h"
 
 static uint64_t time_of(const char *text)
@@ -78,9 +79,31 @@ static void test_refused(void)
 	assert(out == 77);
 }
 
+/* What is well written and too large is told apart. */
+static void test_too_large(void)
+{
+	const char *large[] = {"18446744073709552000", "99999999999999999999", "16384P"};
+	uint64_t out = 77;
+
+	for (size_t i = 0; i < sizeof(large) / sizeof(*large); i++) {
+		assert(size_parse(large[i], &out) == -EINVAL);
+		assert(strstr(fail_sentence(), "\" is too large"));
+	}
+	assert(time_parse("18446744073709552s", &out) == -EINVAL);
+	assert(strstr(fail_sentence(), "\" is too large"));
+	assert(time_parse("5124095576031h", &out) == -EINVAL);
+	assert(strstr(fail_sentence(), "\" is too large"));
+	assert(time_parse("99999999999999999999x", &out) == -EINVAL);
+	assert(strstr(fail_sentence(), "\" is not a time"));
+	assert(size_parse("99999999999999999999.", &out) == -EINVAL);
+	assert(strstr(fail_sentence(), "\" is not a size"));
+	assert(out == 77);
+}
+
 int main(void)
 {
 	test_fractions();
 	test_refused();
+	test_too_large();
 	return 0;
 }

@@ -168,7 +168,10 @@ static void restore_stderr(void)
 	terminal = NULL;
 }
 
-/* What getopt said, without the name of the program and the newline, is our sentence. */
+/*
+ * What getopt said, without the name of the program and the newline, and what to do about it,
+ * is our sentence.
+ */
 static void take_said(const char *said, const char *program)
 {
 	size_t n = strlen(said), skip = strlen(program);
@@ -179,7 +182,7 @@ static void take_said(const char *said, const char *program)
 		skip += 2;
 	if (n > skip && said[n - 1] == '\n')
 		n--;
-	fail(EINVAL, "%.*s", (int)(n - skip), said + skip);
+	fail(EINVAL, "%.*s; see --help", (int)(n - skip), said + skip);
 }
 
 /*

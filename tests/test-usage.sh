@@ -43,6 +43,7 @@ testOddOptions()
 			assert_status 64 bash -c 'exec -a "$0" "$@"' $'\e[31m' "$(type -P $p)" "$word"
 			assert_one_error
 			assertEquals "$p: $wanted" "$(head -c $((${#p} + ${#wanted} + 2)) "$WORK/err")"
+			assert_err '; see --help$'
 			assertEquals "nothing else" "" "$(cat "$WORK/out")"
 		done <<-'END'
 			--\e[31mx\a|unrecognized option '--\x1b[31mx\x07'
@@ -54,7 +55,7 @@ testOddOptions()
 		END
 	done
 	assert_status 64 chain-stream D.qcow2 --rate
-	assertEquals "chain-stream: option '--rate' requires an argument" "$(cat "$WORK/err")"
+	assertEquals "chain-stream: option '--rate' requires an argument; see --help" "$(cat "$WORK/err")"
 	chain-info -o help >/dev/full 2>err
 	assertEquals "what ends while it is parsed says why it failed" \
 		"chain-info: standard output: cannot write: No space left on device" "$(cat err)"

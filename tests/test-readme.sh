@@ -44,6 +44,23 @@ folder()
 	mkdir elsewhere
 }
 
+# bytes_of WORD FILE: in a report
+bytes_of()
+{
+	awk -v word="$1" '$1 == word { print $(NF - 1) }' "$2"
+}
+
+# After a crash less is copied than was to be copied before.
+shows_less()
+{
+	local before after
+
+	before=$(bytes_of copy "$WORK/out")
+	after=$(bytes_of copied "$WORK/err")
+	assertTrue "$after bytes of $before after the crash" \
+		"[ $after -gt 0 ] && [ $after -lt $before ]"
+}
+
 testRecipes()
 {
 	local i n
@@ -55,6 +72,7 @@ testRecipes()
 		block Recipes $i >"$WORK/recipe"
 		LIMIT=60 run bash -e -o pipefail "$WORK/recipe"
 		assertEquals "recipe $i: $(cat "$WORK/recipe" "$WORK/err")" 0 "$STATUS"
+		! grep -q KILL "$WORK/recipe" || shows_less
 		for f in disk.qcow2 elsewhere/disk.qcow2; do
 			[ -e $f ] || continue
 			assert_content $f "$HASH"

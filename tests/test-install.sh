@@ -197,6 +197,9 @@ testCompletionOfValues()
 	assertEquals "$(cat columns)" "$(offered chain-info --columns =)"
 	assertEquals "OWN OWNER" "$(offered chain-info --columns = OWN | xargs)"
 	assertEquals "+IMAGE,OWN +IMAGE,OWNER" "$(offered chain-info -o +IMAGE,OW | xargs)"
+	assertEquals "own owner" "$(offered chain-info --columns = own | xargs)"
+	assertEquals "+IMAGE,own +IMAGE,owner" "$(offered chain-info -o +IMAGE,ow | xargs)"
+	assertEquals "image" "$(offered chain-info -o +im | sed 's/^+//')"
 	chain-snapshot -o help | sed 's/ .*/=/' | sort >options
 	assertEquals "$(cat options)" "$(offered chain-snapshot -o '')"
 	assertEquals "$(cat options)" "$(offered chain-snapshot --options =)"

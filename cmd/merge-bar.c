@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The bar. The width is asked for at each drawing, so no signal handler is needed for
- * a window that changes; and a line is never as wide as the window, so it never wraps.
+ * a window that changes; and a line leaves room at its end for what the terminal shows of a
+ * Ctrl-C, so it never wraps.
  */
 #include "merge-bar.h"
 
@@ -16,6 +17,7 @@
 #define SAMPLE_MS 500
 #define COLUMNS_MAX 160
 #define BAR_MIN 10
+#define COLUMNS_FREE 2 /* of "^C" */
 
 void merge_bar_init(struct merge_bar *bar, bool wanted)
 {
@@ -88,7 +90,7 @@ static void draw(struct merge_bar *bar, enum merge_state state,
 		 const struct merge_counts *c, uint64_t rate)
 {
 	char text[4 * SIZE_TEXT + 64], line[COLUMNS_MAX + sizeof(text)];
-	int columns = window_columns() - 1;
+	int columns = window_columns() - COLUMNS_FREE;
 	int behind = describe(bar, state, c, rate, text, sizeof(text));
 	int width = columns - behind - 2, n = 0;
 
@@ -138,6 +140,7 @@ void merge_bar_clear(struct merge_bar *bar)
 
 	if (!bar->columns)
 		return;
+	bar->columns += COLUMNS_FREE;
 	if (bar->columns > columns)
 		bar->columns = columns > 0 ? columns : 0;
 	fprintf(stderr, "\r%*s\r", bar->columns, "");

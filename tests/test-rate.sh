@@ -164,5 +164,22 @@ testErrorInACluster()
 	assertEquals "read of one cluster" $((2 << 20)) "$(merge_result read)"
 }
 
+# On a terminal a Ctrl-C shows as two characters behind the bar, which is not to wrap then.
+testBarLeavesRoom()
+{
+	local columns widest
+
+	need script || return 0
+	make_slow_chain 4
+	for columns in 40 60 80; do
+		cp D.qcow2 E.qcow2
+		script -qec "stty cols $columns; chain-stream --rate=8M E.qcow2" typescript \
+			</dev/null >terminal 2>&1
+		assertTrue "a bar: $(cat terminal)" "grep -q ' 100 %' terminal"
+		widest=$(tr '\r' '\n' <terminal | grep ' %' | wc -L)
+		assertTrue "$widest of $columns columns" "[ $widest -le $((columns - 2)) ]"
+	done
+}
+
 # shellcheck disable=SC1091
 . shunit2

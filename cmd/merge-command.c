@@ -141,7 +141,7 @@ static void tell_what_is_left(const struct show *s, int err, const struct merge_
 	CLEANUP_FREE char *sentence = NULL;
 
 	if (!is_broken_off(err) || s->args->merge.dry_run || s->state < MERGE_RUNNING ||
-	    s->state >= MERGE_WAITING)
+	    s->state >= MERGE_WAITING || c->done >= c->total)
 		return;
 	sentence = fail_take();
 	fail(-err, "%s; the image is as good as before%s",

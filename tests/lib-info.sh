@@ -24,3 +24,26 @@ same()
 		fail "$1 differs: $(jq -c . "$WORK/q")
 $(cat "$WORK/out")"
 }
+
+# made FORMAT FILE SIZE [OPTION...]: an image of another format
+made()
+{
+	local format=$1 file=$2 size=$3
+
+	shift 3
+	rm -f "$file"
+	qemu-img create -q -f "$format" "$@" -- "$file" "$size" || fail "create $file"
+}
+
+# luks_file FILE [OPTION...]: as luks of lib.sh, and this is why it tries again
+luks_file()
+{
+	local file=$1 tries
+
+	shift
+	for tries in {1..50}; do
+		qemu-img create -q -f luks --object secret,id=s,data=geheim \
+			-o key-secret=s,iter-time=10 "$@" "$file" 1M 2>"$WORK/luks" && return 0
+	done
+	fail "cannot create $file in $tries tries: $(cat "$WORK/luks")"
+}

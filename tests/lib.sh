@@ -287,13 +287,13 @@ halt()
 	until_true 10 awk '/^State:/ && !/T/ { exit 1 }' /proc/"$1"/task/*/status
 }
 
-# qemu_io_holds FILE: open in a qemu-io (PID) that waits until we close descriptor 7; it
-# asks for commands once it has opened the image
+# qemu_io_holds FILE: open, as qcow2 unless FORMAT says, in a qemu-io (PID) that waits until we
+# close descriptor 7; it asks for commands once it has opened the image
 qemu_io_holds()
 {
 	mkfifo "$WORK/fifo"
 	later "rm -f '$WORK/fifo' '$WORK/prompt'"
-	qemu-io -f qcow2 "$1" <"$WORK/fifo" >"$WORK/prompt" 2>&1 &
+	qemu-io -f "${FORMAT:-qcow2}" "$1" <"$WORK/fifo" >"$WORK/prompt" 2>&1 &
 	PID=$!
 	later "kill -9 $PID"
 	exec 7>"$WORK/fifo"

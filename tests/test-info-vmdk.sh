@@ -167,6 +167,10 @@ testText()
 	same crlf 65
 	sed 's/CID=1234abcd/CID=-1/; s/CID=ffffffff/CID=0x123456789/' vmfs >cids
 	same cids 65
+	# of the 10240 bytes that are looked at, the last one is the end
+	sed '/^parentCID/d' vmfs >short
+	printf '#%0*d\nparentCID=1234567\n' $((10239 - 18 - $(bytes short))) 0 >>short
+	same short 65
 	# of the two that are looked for as "CID", the first counts
 	sed '/^CID=/d' vmfs >parent
 	same parent 65
@@ -461,6 +465,10 @@ testManyLines()
 	refused x
 	{ cat y && yes 'RW 1 VMFS "f"' | head -n 500; } >x
 	same x 65
+	# their names are few bytes, but their folder's is shown with each
+	{ cat y && yes 'RW 1 VMFS "f"' | head -n 1900; } >x
+	refused_here "$(yes ./ | head -n 1900 | tr -d '\n')x" unsupported
+	assert_err ' the names of its extents have more than [0-9]+ bytes$'
 }
 
 # A sum past 2^64 is a small disk for QEMU, and so is one of a size below 0.

@@ -124,6 +124,21 @@ testPluginFolder()
 	assertEquals "nothing is left" "" "$(find dest ! -type d)"
 }
 
+# Each header can be the only one that a program has of ours.
+testHeaders()
+{
+	local h
+
+	need cc || return 0
+	install_to prefix=/usr plugindir=/plugins install
+	cd dest/usr/include/chain-tools || return
+	for h in */*.h; do
+		run cc -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Wall -Werror \
+			-fsyntax-only -include "$h" -x c /dev/null
+		assertEquals "$h: $(head -n 5 "$WORK/err")" 0 "$STATUS"
+	done
+}
+
 # A program of one's own against the library, by pkg-config
 testLibrary()
 {

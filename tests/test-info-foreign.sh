@@ -166,7 +166,8 @@ testVpc()
 	flipped vpc b
 	# the largest disk, and one of a sector more
 	made vpc c 300M -o subformat=fixed,force_size=on
-	variants vpc c '48 00 00 01 fe 00 00 00 00' '48 00 00 01 fe 00 00 02 00'
+	local at=$(($(bytes c) - 512 + 48))
+	variants vpc c "$at 00 00 01 fe 00 00 00 00" "$at 00 00 01 fe 00 00 02 00"
 	made vpc c 300M -o subformat=fixed
 	flipped vpc c
 }
@@ -256,8 +257,11 @@ testLuks()
 	agreed luks a version
 	# of a hash is told only with the generator that has one
 	cp "$luks" a
+	same a 65
+	assertEquals sha256 "$(jq -r '.[0]."format-specific".data."ivgen-hash-alg"' "$WORK/out")"
 	poke a 44 70 6c 61 69 6e
-	both luks a
+	same a 65
+	assertEquals null "$(jq -r '.[0]."format-specific".data."ivgen-hash-alg"' "$WORK/out")"
 	cp "$luks" a
 	flipped luks a
 }

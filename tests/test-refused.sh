@@ -96,6 +96,39 @@ testOtherFormats()
 	done
 }
 
+# QEMU takes it for raw, for it knows another version; it is not recorded as that for ever.
+testOtherVersions()
+{
+	make_chain
+	printf 'LUKS\xba\xbe\0\2' >luks
+	printf 'WithoutFreeSpace\3' >parallels
+	printf 'Bochs Virtual HD Image' >bochs
+	truncate -s 1M luks parallels bochs
+	freeze D.qcow2
+	for f in luks parallels bochs; do
+		assert_status 0 chain-info -o format $f
+		assert_out '^raw'
+		assert_status 65 chain-snapshot $f x.qcow2
+		assert_one_error
+		assert_err "$f: it looks like format \"$f\".*qemu-img convert"
+		assert_status 65 chain-rebase -b $f D.qcow2
+		assert_err "it looks like format \"$f\""
+		assert_status 65 chain-rebase -u -b $f D.qcow2
+		FORMAT=raw over over-$f $f
+		# no format any more: the extension becomes one that nobody knows
+		poke over-$f 112 11 22 33 44
+		assert_status 65 chain-stream -q over-$f
+		assert_err "$f: it looks like format"
+	done
+	assert_frozen
+	assertFalse "an overlay was made" "[ -e x.qcow2 ]"
+	# only its name says so
+	truncate -s 1M disk.dmg
+	assert_status 65 chain-snapshot disk.dmg x.qcow2
+	assert_err 'disk.dmg: is called .dmg.*say so or rename it'
+	assert_status 0 chain-snapshot -q -o backing_fmt=raw disk.dmg x.qcow2
+}
+
 # The format before qcow2 begins with the same four bytes.
 testQcow()
 {

@@ -461,10 +461,12 @@ void setup_release(struct setup *s)
 static int check_name(const struct setup *s)
 {
 	struct stat st;
+	bool there = stat(s->options->image, &st) == 0;
 
-	if (stat(s->options->image, &st) == 0 && st.st_dev == active(s)->dev &&
-	    st.st_ino == active(s)->ino)
+	if (there && st.st_dev == active(s)->dev && st.st_ino == active(s)->ino)
 		return 0;
+	if (!there && errno != ENOENT && errno != ENOTDIR)
+		return fail_in(fail_errno(errno, "cannot look at it"), s->options->image);
 	return fail_in(fail(EAGAIN, "was renamed, removed or replaced by another file "
 				    "meanwhile; its backing file was left as it is"),
 		       s->options->image);

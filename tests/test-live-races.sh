@@ -337,7 +337,8 @@ testHolderDiesAtEachRequest()
 		done
 		kill_holder 2>/dev/null
 	done
-	assertTrue "it died $died times" "[ $died -ge 8 ]"
+	# 8 wakes, but one who is awake when he is asked or answered needs none
+	assertTrue "it died $died times" "[ $died -ge 6 ]"
 }
 
 # The holder dies at each sync of a merge: what the guest flushed is there.

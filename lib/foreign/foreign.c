@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/io.h"
 #include "base/open.h"
@@ -52,6 +53,20 @@ int foreign_read(const struct foreign_file *f, void *buf, size_t length, uint64_
 		return fail(EUCLEAN, "says that something lies at offset %#jx",
 			    (uintmax_t)offset);
 	return read_at(f->fd, buf, length, offset);
+}
+
+int foreign_read_backing(const struct foreign_file *f, struct foreign *out,
+			 uint64_t offset, size_t length, const char *format)
+{
+	CLEANUP_FREE char *name = calloc(1, length + 1);
+	int err = name ? foreign_read(f, name, length, offset)
+		       : fail(ENOMEM, "out of memory");
+
+	if (err || !*name)
+		return err;
+	out->backing = TAKE(name);
+	out->backing_format = strdup(format);
+	return out->backing_format ? 0 : fail(ENOMEM, "out of memory");
 }
 
 uint64_t foreign_file_disk(const struct foreign_file *f)

@@ -59,6 +59,13 @@ void foreign_file_close(struct foreign_file *f);
 uint64_t foreign_length(const struct foreign_file *f);
 int foreign_read(const struct foreign_file *f, void *buf, size_t length, uint64_t offset);
 
+/*
+ * Set the backing file of out: a name of length bytes at that offset, and its format, "" if none
+ * is recorded. No name is no file, as in QEMU.
+ */
+int foreign_read_backing(const struct foreign_file *f, struct foreign *out,
+			 uint64_t offset, size_t length, const char *format);
+
 /* Allocated bytes of an open file, as stat says. */
 uint64_t foreign_file_disk(const struct foreign_file *f);
 

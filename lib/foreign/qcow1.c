@@ -78,24 +78,12 @@ static int read_backing(const struct foreign_file *f, const struct disk_qcow *d,
 			struct foreign *out)
 {
 	uint32_t length = be32_get(d->backing_length);
-	int err;
 
 	if (be64_get(d->backing_offset) == 0)
 		return 0;
 	if (length > FOREIGN_NAME_MAX)
 		return fail(EUCLEAN, "the name of its backing file has %u bytes", length);
-	out->backing = calloc(1, length + 1);
-	out->backing_format = strdup("");
-	if (!out->backing || !out->backing_format)
-		return fail(ENOMEM, "out of memory");
-	err = foreign_read(f, out->backing, length, be64_get(d->backing_offset));
-	/* in QEMU no name is no file */
-	if (!err && !*out->backing) {
-		free(out->backing);
-		free(out->backing_format);
-		out->backing = out->backing_format = NULL;
-	}
-	return err;
+	return foreign_read_backing(f, out, be64_get(d->backing_offset), length, "");
 }
 
 static int read_image(const struct foreign_file *f, struct foreign *out)

@@ -87,7 +87,6 @@ static int read_backing(const struct foreign_file *f, const struct disk_qed *d,
 	uint32_t length = le32_get(d->backing_length);
 	uint64_t offset = le32_get(d->backing_offset);
 	bool raw = le64_get(d->features) & BACKING_IS_RAW;
-	int err;
 
 	if (!(le64_get(d->features) & HAS_BACKING))
 		return 0;
@@ -95,18 +94,7 @@ static int read_backing(const struct foreign_file *f, const struct disk_qed *d,
 							    le32_get(d->header_size))
 		return fail(EUCLEAN,
 			    "the name of its backing file does not lie in the header");
-	out->backing = calloc(1, length + 1);
-	out->backing_format = strdup(raw ? "raw" : "");
-	if (!out->backing || !out->backing_format)
-		return fail(ENOMEM, "out of memory");
-	err = foreign_read(f, out->backing, length, offset);
-	/* in QEMU no name is no file */
-	if (!err && !*out->backing) {
-		free(out->backing);
-		free(out->backing_format);
-		out->backing = out->backing_format = NULL;
-	}
-	return err;
+	return foreign_read_backing(f, out, offset, length, raw ? "raw" : "");
 }
 
 static int read_image(const struct foreign_file *f, struct foreign *out)

@@ -7,7 +7,7 @@
 #include "base/fail.h"
 #include "foreign/foreign.h"
 
-int newbase_format(const char *path, const char **format)
+int newbase_format(const char *path, const char **format, struct merge_result *r)
 {
 	enum image_format found;
 	int err = image_probe(path, &found);
@@ -19,6 +19,11 @@ int newbase_format(const char *path, const char **format)
 	if (err)
 		return fail_in(err, path);
 	*format = found == IMAGE_RAW ? "raw" : "qcow2";
+	if (!r->warning &&
+	    asprintf(&r->warning,
+		     "%s: its format was found by looking at it; give it with -F",
+		     path) < 0)
+		r->warning = NULL;
 	return 0;
 }
 
@@ -37,19 +42,9 @@ static const char *recorded(const struct setup *s)
 static int choose_format(struct setup *s, const char **format)
 {
 	const struct merge_options *o = s->options;
-	struct merge_result *r = s->result;
-	int err;
 
 	*format = o->base_format ? o->base_format : recorded(s);
-	if (*format)
-		return 0;
-	err = newbase_format(o->base, format);
-	if (!err && !r->warning &&
-	    asprintf(&r->warning,
-		     "%s: its format was found by looking at it; give it with -F",
-		     o->base) < 0)
-		r->warning = NULL;
-	return err;
+	return *format ? 0 : newbase_format(o->base, format, s->result);
 }
 
 /* The image is not to be below itself. */

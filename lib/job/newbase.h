@@ -17,8 +17,9 @@ int newbase_open(struct setup *s);
 
 /*
  * "qcow2" or "raw" (static), by what the file at path begins like. -ENOTSUP: like another
- * format; -EUCLEAN: like raw, and it is called .qcow2. The sentence names the file.
+ * format; -EUCLEAN: like raw, and it is called .qcow2. The sentence names the file. That it was
+ * found so is a warning in r, if there is none yet.
  */
-int newbase_format(const char *path, const char **format);
+int newbase_format(const char *path, const char **format, struct merge_result *r);
 
 #endif

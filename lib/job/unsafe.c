@@ -26,14 +26,10 @@ static int choose_format(const struct merge_options *o, struct merge_result *r)
 	const char *format = o->base_format;
 
 	if (!format) {
-		int err = newbase_format(o->base, &format);
+		int err = newbase_format(o->base, &format, r);
 
 		if (err)
 			return err;
-		if (asprintf(&r->warning,
-			     "%s: its format was found by looking at it; give it with -F",
-			     o->base) < 0)
-			r->warning = NULL;
 	} else if (access(o->base, F_OK) < 0) {
 		/* allowed: it may be about to come there */
 		fail_in(fail_errno(errno, "cannot be found, and the image "

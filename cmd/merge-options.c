@@ -163,18 +163,12 @@ static error_t parse_option(struct merge_args *args, int key, char *arg)
 	}
 }
 
-/* What says nothing where nothing is compared and copied; NULL: any other. */
+/* What promises something that is not done where nothing is merged; NULL: any other. */
 static const char *about_copying(int key)
 {
 	switch (key) {
-	case 'r':
-		return "--rate";
-	case 'j':
-		return "--jobs";
 	case KEY_VERIFY:
 		return "--verify";
-	case KEY_ON_ERROR:
-		return "--on-error";
 	case KEY_PRINT_MERGED:
 		return "--print-merged";
 	default:

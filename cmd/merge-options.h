@@ -16,7 +16,8 @@ struct merge_args {
 	char separator; /* behind each path of --print-merged: a newline or a NUL */
 	const char *qmp; /* NULL: not given */
 	bool tuned; /* any of these options but --qmp was given */
-	const char *copying; /* an option that is about copying and was given; or NULL */
+	const char *
+		copying; /* an option that is about what was merged and was given; or NULL */
 	/* an option without its value, and what follows it and looks like that; or NULL */
 	const char *bare, *stray;
 };

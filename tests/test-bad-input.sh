@@ -315,6 +315,41 @@ testNothingElseIsOpened()
 	done
 }
 
+# without_proc COMMAND...: in a mount namespace where other.qcow2 lies at the names by which a
+# descriptor is opened again; HIDE=1: where nothing does
+without_proc()
+{
+	# shellcheck disable=SC2016
+	run env HIDE="${HIDE:-}" unshare -m bash -c '
+		mount -t tmpfs none /proc || exit 99
+		if [ -z "$HIDE" ]; then
+			mkdir -p /proc/self/fd
+			for n in {3..9}; do cp other.qcow2 /proc/self/fd/$n; done
+		fi
+		"$@"' - "$@"
+}
+
+# What is no /proc does not lead to another image, nor make one unreadable.
+testAnotherProc()
+{
+	need_root || return 0
+	if [ "$SLOW" != 1 ]; then
+		skip "a sanitizer cannot do without /proc"
+		return 0
+	fi
+	new D.qcow2 1M
+	new other.qcow2 77M
+	HIDE=1 without_proc chain-info -n -b -o size D.qcow2
+	[ "$STATUS" != 99 ] || startSkipping
+	assertEquals "$(cat "$WORK/err")" 0 "$STATUS"
+	assert_out '^1048576$'
+	without_proc chain-info -n -b -o size D.qcow2
+	assertEquals "$(cat "$WORK/err")" 0 "$STATUS"
+	assert_out '^1048576$'
+	isSkipping && endSkipping
+	return 0
+}
+
 testGarbage()
 {
 	head -c 300000 /dev/urandom >D.qcow2

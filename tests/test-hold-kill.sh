@@ -10,6 +10,8 @@
 . "$TOP/tests/lib-live.sh"
 # shellcheck source=tests/lib-kinds.sh
 . "$TOP/tests/lib-kinds.sh"
+# shellcheck source=tests/lib-stalls.sh
+. "$TOP/tests/lib-stalls.sh"
 
 SEED=${SEED:-$RANDOM}
 
@@ -109,18 +111,82 @@ testForcedWrite()
 	assert_leaks_at_worst D.qcow2
 }
 
+# careless QEMU-IO-COMMAND...: a guest that never flushes, not even when it ends
+careless()
+{
+	local commands=() c
+
+	for c in "$@"; do
+		commands+=(-c "$c")
+	done
+	{
+		(ulimit -c 0 && exec qemu-io -t writeback -f raw "${commands[@]}" -c abort "$NBD") \
+			>"$WORK/guest" 2>&1
+		STATUS=$?
+	} 2>/dev/null
+	assertEquals "the guest: $(cat "$WORK/guest")" 134 "$STATUS"
+}
+
 # Without a flush it is there after a while: the holder commits by itself.
 testCommitsByItself()
 {
 	need_holder || return 0
 	make_chain
 	hold D.qcow2
-	guest 'write -P 7 3000k 10k'
+	careless 'write -P 7 3000k 10k'
 	sleep 3
 	kill_holder
 	put D.qcow2 'read -P 7 3000k 10k'
 	grep -q 'verification failed' "$WORK/qemu-io" && fail "it is not there"
 	assert_leaks_at_worst D.qcow2
+}
+
+# A sync takes all with it that the guest has written: what is overwritten in place has one
+# when a flush asks for it, and for the rest the holder spares a disk that is slow.
+testSyncsSparingly()
+{
+	local n
+
+	need_stalls || return 0
+	prepare
+	need_stalls
+	new D.qcow2 8M -o preallocation=metadata
+	hold D.qcow2 || return 0
+	careless 'write -P 1 0 1M'
+	sleep 1.5
+	arm holder sync sync /D.qcow2 0 0 0 1 stall 0
+	careless 'write -P 2 0 1M'
+	sleep 1.5
+	assertFalse "a sync that nobody asked for" "[ -e '$WORK/holder/sync.here' ]"
+	guest_begins flush
+	reached holder sync
+	go holder sync
+	guest_ends
+	release
+
+	new D.qcow2 8M
+	hold D.qcow2 || return 0
+	# the second commit would have to be within the 3 s that follow the first one
+	cat >"$WORK/holder/rules" <<-'END'
+		slow sync /D.qcow2 0 0 0 1000 slow 100
+		first sync /D.qcow2 0 0 0 1 stall 0
+		second sync /D.qcow2 0 0 4 1 stall 0
+	END
+	rm -f "$WORK/holder"/*.here
+	touch "$WORK/holder/first.go" "$WORK/holder/second.go"
+	careless 'write -P 1 0 64k'
+	reached holder first
+	for n in 1 2 3 4 5 6; do
+		careless "write -P 1 $((n * 64))k 64k"
+		sleep 0.5
+	done
+	assertFalse "the disk is not spared" "[ -e '$WORK/holder/second.here' ]"
+	guest 'write -P 1 1M 64k' flush
+	assertTrue "not for a flush" "[ -e '$WORK/holder/second.here' ]"
+	kill_holder
+	assert_leaks_at_worst D.qcow2
+	put D.qcow2 'read -P 1 0 448k'
+	! grep -q 'verification failed' "$WORK/qemu-io" || fail "it is not there"
 }
 
 # What a crash left stays as it is under -r, and is mended for one who may write.

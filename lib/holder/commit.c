@@ -15,7 +15,6 @@
 #include "image/commit.h"
 #include "image/rehead.h"
 
-#define PERIOD_MS 1000u
 #define TEND_PAUSE_MOST_NS 10000000u
 /* What a guest that waits for a snapshot may have to wait for, too. */
 #define SETTLED (64u << 20)
@@ -26,7 +25,7 @@ void commits_init(struct commits *c, struct active *a)
 {
 	pthread_condattr_t attr;
 
-	*c = (struct commits){.active = a};
+	*c = (struct commits){.active = a, .pause_ms = COMMIT_PAUSE_LEAST_MS};
 	pthread_mutex_init(&c->writing, NULL);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_condattr_init(&attr);
@@ -226,12 +225,12 @@ int commit_links(struct commits *c, struct committer *links, struct batch *b)
 	return err;
 }
 
-static bool has_work(struct active *a)
+static bool has_work(struct active *a, bool asked)
 {
 	LOCK_SCOPE(&a->publish);
 
-	return a->writing || a->pending->n_words || a->pending->n_tables || a->touched ||
-	       space_has_limbo(&a->space);
+	return a->writing || a->pending->n_words || a->pending->n_tables ||
+	       (asked && a->touched);
 }
 
 /* Under c->lock. */
@@ -240,7 +239,9 @@ static void wait_for_work(struct commits *c)
 	struct timespec until;
 
 	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += PERIOD_MS / 1000;
+	until.tv_nsec += (long)(c->pause_ms % 1000 * 1000000);
+	until.tv_sec += (time_t)(c->pause_ms / 1000) + until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
 	while (!c->wanted && !c->stop)
 		if (pthread_cond_timedwait(&c->changed, &c->lock, &until) == ETIMEDOUT)
 			break;
@@ -271,26 +272,41 @@ static void tend(struct commits *c)
 	} while (more && !c->wanted && !c->stop);
 }
 
+/* What came together by itself is committed. Sets how long nothing is then. */
+static int commit_round(struct commits *c, bool asked)
+{
+	LOCK_SCOPE(&c->writing);
+	uint64_t begin = clock_ms(), pause;
+	struct active *a = c->active;
+	int err = 0;
+
+	if (has_work(a, asked))
+		err = commit_now(c, a, false);
+	if (!asked) {
+		pause = (clock_ms() - begin) * COMMIT_PAUSE_SHARE;
+		pause = max_u64(pause, COMMIT_PAUSE_LEAST_MS);
+		c->pause_ms = min_u64(pause, COMMIT_PAUSE_MOST_MS);
+	}
+	return err;
+}
+
 static void *commit_thread(void *opaque)
 {
 	struct commits *c = opaque;
 
 	pthread_mutex_lock(&c->lock);
 	while (!c->stop) {
-		struct active *a;
-		int err = 0;
+		bool asked;
+		int err;
 
 		wait_for_work(c);
 		if (c->stop)
 			break;
+		asked = c->wanted;
 		c->wanted = false;
 		c->begun++;
 		pthread_mutex_unlock(&c->lock);
-		pthread_mutex_lock(&c->writing);
-		a = c->active;
-		if (has_work(a))
-			err = commit_now(c, a, false);
-		pthread_mutex_unlock(&c->writing);
+		err = commit_round(c, asked);
 		pthread_mutex_lock(&c->lock);
 		c->done = c->begun;
 		c->error = err;

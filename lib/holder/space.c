@@ -261,13 +261,6 @@ uint64_t space_limbo_bytes(struct space *s)
 	return (clusters_of(&s->limbo) + clusters_of(&s->ripe)) << s->img->cluster_bits;
 }
 
-bool space_has_limbo(struct space *s)
-{
-	LOCK_SCOPE(&s->lock);
-
-	return s->limbo.count > 0 || s->ripe.count > 0;
-}
-
 /* What is free at the very end need not stay in the file. */
 static void fold(struct space *s)
 {

@@ -71,8 +71,7 @@ bool space_tend(struct space *s);
 /* All of it: no request is under way any more. */
 void space_tend_all(struct space *s);
 
-bool space_has_limbo(struct space *s);
-/* Bytes of it. */
+/* Bytes that wait for that. */
 uint64_t space_limbo_bytes(struct space *s);
 
 /* A host cluster (index) that is not used again for now, even when its refcount is 0. */

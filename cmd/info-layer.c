@@ -16,9 +16,9 @@
 #include "image/cache.h"
 #include "image/lock-files.h"
 #include "image/map.h"
+#include "info-holders.h"
 #include "info-owner.h"
 
-#define HOLDERS_MAX 64
 /* How often what a writer may be changing right now is read again, and after how long. */
 #define TRIES 4
 #define HELD_TRIES 20
@@ -181,46 +181,6 @@ static int find_disk(struct info_layer *l)
 		l->has_data_disk = true;
 		l->data_disk = (uint64_t)st.st_blocks * 512;
 	}
-	return 0;
-}
-
-static bool is_listed(const struct info_layer *l, pid_t pid)
-{
-	for (int i = 0; i < l->n_holders; i++)
-		if (l->holders[i].pid == pid)
-			return true;
-	return false;
-}
-
-/* Who has the external data file, and not the image. */
-static void add_data_holders(struct info_layer *l)
-{
-	const struct image *img = l->link->image;
-	struct lock_holder found[HOLDERS_MAX];
-	struct stat st;
-	int n = 0;
-
-	if (img->data_fd != img->fd && fstat(img->data_fd, &st) == 0)
-		n = lock_holders(st.st_dev, st.st_ino, found, HOLDERS_MAX);
-	for (int i = 0; i < n && l->n_holders < HOLDERS_MAX; i++)
-		if (!is_listed(l, found[i].pid))
-			l->holders[l->n_holders++] = found[i];
-}
-
-/* One by one: a /proc scan each, for what was asked for by name. */
-static int find_holders(struct info_layer *l)
-{
-	const struct image *img = l->link->image;
-	const struct foreign *f = l->link->foreign;
-
-	l->holders = calloc(HOLDERS_MAX, sizeof(*l->holders));
-	if (!l->holders)
-		return no_memory();
-	l->n_holders = lock_holders(img ? img->dev : f->dev, img ? img->ino : f->ino,
-				    l->holders, HOLDERS_MAX);
-	if (img)
-		add_data_holders(l);
-	l->has_holders = true;
 	return 0;
 }
 
@@ -413,7 +373,7 @@ static int open_chain(struct info *i, const char *path)
 }
 
 /* Of an image in another format; its other files, if it has some, are not looked at. */
-static int fill_foreign(struct info_layer *l, unsigned wanted)
+static void fill_foreign(struct info_layer *l)
 {
 	CLEANUP_CLOSE int fd = open_disk(l->link->path, O_RDONLY, NULL);
 
@@ -422,15 +382,16 @@ static int fill_foreign(struct info_layer *l, unsigned wanted)
 	/* a file system without locks */
 	if (fd < 0 || lock_is_held(fd, &l->in_use) != 0)
 		l->in_use = false;
-	return wanted & INFO_HOLDERS ? find_holders(l) : 0;
 }
 
-static int fill_layer(struct info_layer *l, unsigned wanted)
+static int fill_layer(struct info_layer *l)
 {
 	int err;
 
-	if (l->link->foreign)
-		return fill_foreign(l, wanted);
+	if (l->link->foreign) {
+		fill_foreign(l);
+		return 0;
+	}
 	if (!l->link->image) {
 		glance(l);
 		return 0;
@@ -445,7 +406,7 @@ static int fill_layer(struct info_layer *l, unsigned wanted)
 		l->in_use = l->held;
 	if (l->held)
 		l->owner = info_owner_find(l->link->image->dev, l->link->image->ino);
-	return wanted & INFO_HOLDERS ? find_holders(l) : 0;
+	return 0;
 }
 
 static int fill(struct info *i, unsigned wanted)
@@ -457,7 +418,9 @@ static int fill(struct info *i, unsigned wanted)
 		i->layers[k].depth = k;
 	}
 	for (size_t k = 0; k < i->count && !err; k++)
-		err = fill_layer(&i->layers[k], wanted);
+		err = fill_layer(&i->layers[k]);
+	if (!err && wanted & INFO_HOLDERS)
+		err = info_holders_find(i);
 	if (!err)
 		fail_clear();
 	return err;

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "chain/chain.h"
-#include "image/lock.h"
+#include "image/lock-holders.h"
 #include "page/reader.h"
 
 /* What costs something is found only when wanted. */

@@ -6,7 +6,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/process.h"
-#include "image/lock.h"
+#include "image/lock-holders.h"
 #include "info-owner.h"
 
 #define HOLDERS 16

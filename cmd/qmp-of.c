@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/open.h"
+#include "image/lock-holders.h"
 #include "image/lock.h"
 #include "job/monitor.h"
 #include "page/reader.h"

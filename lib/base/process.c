@@ -33,13 +33,24 @@ void process_program(pid_t pid, char *out, size_t size)
 }
 
 /* Never asks a remote file system again: a dead NFS server must not stop us. */
-bool process_fd_is(int dirfd, const char *name, dev_t dev, ino_t ino)
+bool process_fd_inode(int dirfd, const char *name, dev_t *dev, ino_t *ino)
 {
 	struct statx st;
 
-	return statx(dirfd, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) ==
-		       0 &&
-	       st.stx_ino == ino && makedev(st.stx_dev_major, st.stx_dev_minor) == dev;
+	if (statx(dirfd, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) < 0)
+		return false;
+	*dev = makedev(st.stx_dev_major, st.stx_dev_minor);
+	*ino = st.stx_ino;
+	return true;
+}
+
+static bool fd_is(int dirfd, const char *name, dev_t dev, ino_t ino)
+{
+	dev_t its_dev;
+	ino_t its_ino;
+
+	return process_fd_inode(dirfd, name, &its_dev, &its_ino) && its_dev == dev &&
+	       its_ino == ino;
 }
 
 const char *process_user(uid_t uid, char *out, size_t size)
@@ -66,8 +77,7 @@ int process_has_open(pid_t pid, dev_t dev, ino_t ino)
 	if (!d)
 		return -errno;
 	while (!found && (e = readdir(d)))
-		found = e->d_name[0] != '.' &&
-			process_fd_is(dirfd(d), e->d_name, dev, ino);
+		found = e->d_name[0] != '.' && fd_is(dirfd(d), e->d_name, dev, ino);
 	closedir(d);
 	return found;
 }
@@ -122,7 +132,7 @@ static int has_writer(int proc, int pidfd, dev_t dev, ino_t ino)
 		return found;
 	}
 	while (!found && (e = readdir(d)))
-		if (e->d_name[0] != '.' && process_fd_is(dirfd(d), e->d_name, dev, ino))
+		if (e->d_name[0] != '.' && fd_is(dirfd(d), e->d_name, dev, ino))
 			found = is_writer(pidfd, e->d_name, dev, ino);
 	closedir(d);
 	return found;

@@ -27,8 +27,8 @@ int process_has_open(pid_t pid, dev_t dev, ino_t ino);
  */
 int process_writes(pid_t pid, uid_t uid, dev_t dev, ino_t ino);
 
-/* Is the open file that dirfd/name (in a /proc/PID/fd) stands for this one? */
-bool process_fd_is(int dirfd, const char *name, dev_t dev, ino_t ino);
+/* Which inode does dirfd/name (in a /proc/PID/fd) stand for? false: it cannot be seen. */
+bool process_fd_inode(int dirfd, const char *name, dev_t *dev, ino_t *ino);
 
 /*
  * Does it end, killed or otherwise, though something of it is still there (a thread in a call

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/fail.h"
+#include "image/lock-holders.h"
 
 static bool has_data_file(const struct image *img)
 {

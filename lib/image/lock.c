@@ -10,7 +10,6 @@
  */
 #include "image/lock.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -25,20 +24,12 @@
 #include "base/fail.h"
 #include "base/process.h"
 #include "base/size.h"
-
-#define USES 100u /* + permission */
-#define DENIES 200u
-#define PERMISSIONS 4u
+#include "image/lock-holders.h"
 
 #define RACE_MS 50u /* two that race: how long to try again in any case */
 #define ENDING_MS 10000u /* for the last call of a killed process */
 #define HIDDEN_MS 2000u
 #define HOLDERS 16
-
-/* Bit n of uses: byte 100 + n; bit n of denies: byte 200 + n. */
-struct lock_set {
-	unsigned uses, denies;
-};
 
 static const struct lock_set roles[] = {
 	[LOCK_WRITER] = {.uses = 0xb, .denies = 0xa},
@@ -63,78 +54,20 @@ static int lock_byte(int fd, int cmd, short type, unsigned byte, struct flock *o
 	return -err;
 }
 
-/*
- * Add what one "lock:" line of a fdinfo says to held. Returns whether it is a
- * write lock on one of our bytes. flock(2) locks are another world.
- */
-static bool lock_line(const char *line, struct lock_set *held)
-{
-	char kind[16], type[16], end_text[32];
-	unsigned long long start, end;
-	bool any = false;
-
-	if (sscanf(line, "lock: %*s %15s %*s %15s %*s %*s %llu %31s", kind, type, &start,
-		   end_text) != 4)
-		return false;
-	if (strcmp(kind, "OFDLCK") != 0 && strcmp(kind, "POSIX") != 0)
-		return false;
-	end = strcmp(end_text, "EOF") == 0 ? UINT64_MAX : strtoull(end_text, NULL, 10);
-	for (unsigned n = 0; n < PERMISSIONS; n++) {
-		if (start <= USES + n && USES + n <= end) {
-			held->uses |= 1u << n;
-			any = true;
-		}
-		if (start <= DENIES + n && DENIES + n <= end) {
-			held->denies |= 1u << n;
-			any = true;
-		}
-	}
-	return any && strcmp(type, "WRITE") == 0;
-}
-
-/* The lock bytes of an open fdinfo file; a write lock counts as a use of "write". */
-static struct lock_set lock_read_info(int info)
-{
-	struct lock_set held = {0, 0};
-	char line[256];
-	FILE *f = fdopen(info, "re");
-
-	if (!f) {
-		close(info);
-		return held;
-	}
-	while (fgets(line, sizeof(line), f)) {
-		if (strncmp(line, "lock:", 5) == 0 && lock_line(line, &held))
-			held.uses |= 1u << 1;
-	}
-	fclose(f);
-	return held;
-}
-
-static struct lock_set lock_of_fd(int fd)
-{
-	char path[64];
-	int info;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	info = open(path, O_RDONLY | O_CLOEXEC);
-	return info < 0 ? (struct lock_set){0, 0} : lock_read_info(info);
-}
-
 /* Unlock the bytes of set. Cannot fail in a way that matters. */
 static void lock_release(int fd, struct lock_set set)
 {
-	for (unsigned n = 0; n < PERMISSIONS; n++) {
+	for (unsigned n = 0; n < LOCK_PERMISSIONS; n++) {
 		if (set.uses & 1u << n)
-			lock_byte(fd, F_OFD_SETLK, F_UNLCK, USES + n, NULL);
+			lock_byte(fd, F_OFD_SETLK, F_UNLCK, LOCK_USES + n, NULL);
 		if (set.denies & 1u << n)
-			lock_byte(fd, F_OFD_SETLK, F_UNLCK, DENIES + n, NULL);
+			lock_byte(fd, F_OFD_SETLK, F_UNLCK, LOCK_DENIES + n, NULL);
 	}
 }
 
 static int lock_add(int fd, unsigned base, unsigned bits)
 {
-	for (unsigned n = 0; n < PERMISSIONS; n++) {
+	for (unsigned n = 0; n < LOCK_PERMISSIONS; n++) {
 		int err = 0;
 
 		if (bits & 1u << n)
@@ -147,7 +80,7 @@ static int lock_add(int fd, unsigned base, unsigned bits)
 
 static int lock_test(int fd, unsigned base, unsigned bits)
 {
-	for (unsigned n = 0; n < PERMISSIONS; n++) {
+	for (unsigned n = 0; n < LOCK_PERMISSIONS; n++) {
 		struct flock l;
 		int err;
 
@@ -165,21 +98,21 @@ static int lock_test(int fd, unsigned base, unsigned bits)
 /* Would others be in the way? */
 static int lock_look(int fd, struct lock_set want)
 {
-	int err = lock_test(fd, DENIES, want.uses);
+	int err = lock_test(fd, LOCK_DENIES, want.uses);
 
-	return err ? err : lock_test(fd, USES, want.denies);
+	return err ? err : lock_test(fd, LOCK_USES, want.denies);
 }
 
 /* One try, no sentence. On an error the descriptor holds what it held before. */
 static int lock_try(int fd, struct lock_set want)
 {
-	struct lock_set had = lock_of_fd(fd);
+	struct lock_set had = lock_held_by(fd);
 	struct lock_set fresh = {want.uses & ~had.uses, want.denies & ~had.denies};
 	int err;
 
-	err = lock_add(fd, USES, want.uses);
+	err = lock_add(fd, LOCK_USES, want.uses);
 	if (!err)
-		err = lock_add(fd, DENIES, want.denies);
+		err = lock_add(fd, LOCK_DENIES, want.denies);
 	if (!err)
 		err = lock_look(fd, want);
 	if (err) {
@@ -189,157 +122,6 @@ static int lock_try(int fd, struct lock_set want)
 	lock_release(fd,
 		     (struct lock_set){had.uses & ~want.uses, had.denies & ~want.denies});
 	return 0;
-}
-
-static bool is_number(const char *s)
-{
-	return *s && s[strspn(s, "0123456789")] == '\0';
-}
-
-static DIR *open_folder(int at, const char *path)
-{
-	int fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-
-	if (!d && fd >= 0)
-		close(fd);
-	return d;
-}
-
-/*
- * Add what the descriptors in a /proc/PID/fd hold of the inode; the one of the name except,
- * if not NULL, left out. Returns whether there is any descriptor.
- */
-static bool lock_of_folder(int proc, const char *folder, const char *except, dev_t dev,
-			   ino_t ino, struct lock_set *held)
-{
-	DIR *d = open_folder(proc, folder);
-	bool any = false;
-	char path[320];
-	struct dirent *e;
-
-	while (d && (e = readdir(d))) {
-		struct lock_set one;
-		int info;
-
-		if (!is_number(e->d_name))
-			continue;
-		any = true;
-		if ((except && strcmp(e->d_name, except) == 0) ||
-		    !process_fd_is(dirfd(d), e->d_name, dev, ino))
-			continue;
-		snprintf(path, sizeof(path), "%.256sinfo/%.32s", folder, e->d_name);
-		info = openat(proc, path, O_RDONLY | O_CLOEXEC);
-		if (info < 0)
-			continue;
-		one = lock_read_info(info);
-		held->uses |= one.uses;
-		held->denies |= one.denies;
-	}
-	if (d)
-		closedir(d);
-	return any;
-}
-
-/*
- * What all descriptors of one process hold of the inode together. When the first thread of
- * one that was killed is gone, the others may still be in a system call with all of it.
- */
-static struct lock_set lock_of_process(int proc, const char *pid, dev_t dev, ino_t ino)
-{
-	struct lock_set held = {0, 0};
-	char path[320];
-	struct dirent *e;
-	DIR *d;
-
-	snprintf(path, sizeof(path), "%.32s/fd", pid);
-	if (lock_of_folder(proc, path, NULL, dev, ino, &held))
-		return held;
-	snprintf(path, sizeof(path), "%.32s/task", pid);
-	d = open_folder(proc, path);
-	while (d && (e = readdir(d))) {
-		snprintf(path, sizeof(path), "%.32s/fd", e->d_name);
-		if (is_number(e->d_name) &&
-		    lock_of_folder(dirfd(d), path, NULL, dev, ino, &held))
-			break;
-	}
-	if (d)
-		closedir(d);
-	return held;
-}
-
-static void lock_describe(int proc, const char *pid, struct lock_set held,
-			  struct lock_holder *out)
-{
-	struct stat st;
-
-	*out = (struct lock_holder){.pid = (pid_t)strtol(pid, NULL, 10),
-				    .writer = held.uses & 1u << 1};
-	if (fstatat(proc, pid, &st, 0) == 0)
-		out->uid = st.st_uid;
-	process_program(out->pid, out->program, sizeof(out->program));
-	if (!out->program[0])
-		snprintf(out->program, sizeof(out->program), "?");
-}
-
-int lock_holders(dev_t dev, ino_t ino, struct lock_holder *out, int max)
-{
-	DIR *d = opendir("/proc");
-	struct dirent *e;
-	int n = 0;
-
-	if (!d)
-		return 0;
-	while (n < max && (e = readdir(d))) {
-		struct lock_set held;
-
-		if (!is_number(e->d_name) || strtol(e->d_name, NULL, 10) == getpid())
-			continue;
-		held = lock_of_process(dirfd(d), e->d_name, dev, ino);
-		if (!held.uses && !held.denies)
-			continue;
-		lock_describe(dirfd(d), e->d_name, held, &out[n++]);
-	}
-	closedir(d);
-	return n;
-}
-
-bool lock_each_written(pid_t pid, bool (*visit)(void *opaque, int fds, const char *fd),
-		       void *opaque)
-{
-	bool found = false;
-	char path[320];
-	struct dirent *e;
-	DIR *d;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-	d = open_folder(AT_FDCWD, path);
-	while (d && !found && (e = readdir(d))) {
-		int info;
-
-		if (!is_number(e->d_name))
-			continue;
-		snprintf(path, sizeof(path), "/proc/%d/fdinfo/%s", (int)pid, e->d_name);
-		info = open(path, O_RDONLY | O_CLOEXEC);
-		if (info >= 0 && lock_read_info(info).uses & 1u << 1)
-			found = visit(opaque, dirfd(d), e->d_name);
-	}
-	if (d)
-		closedir(d);
-	return found;
-}
-
-bool lock_is_own(int fd)
-{
-	struct lock_set held = {0, 0};
-	char except[16];
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return false;
-	snprintf(except, sizeof(except), "%d", fd);
-	lock_of_folder(AT_FDCWD, "/proc/self/fd", except, st.st_dev, st.st_ino, &held);
-	return held.uses || held.denies;
 }
 
 uint64_t lock_grace(int fd)
@@ -442,10 +224,10 @@ int lock_await(int fd, enum lock_role role, uint64_t wait_ms,
 
 int lock_take_untested(int fd, enum lock_role role)
 {
-	int err = lock_add(fd, USES, roles[role].uses);
+	int err = lock_add(fd, LOCK_USES, roles[role].uses);
 
 	if (!err)
-		err = lock_add(fd, DENIES, roles[role].denies);
+		err = lock_add(fd, LOCK_DENIES, roles[role].denies);
 	if (err == -EINVAL || err == -EOPNOTSUPP || err == -ENOLCK)
 		return fail(ENOLCK, "this file system has no file locks");
 	return err ? fail_errno(-err, "cannot lock") : 0;
@@ -472,7 +254,7 @@ void lock_drop(int fd)
  */
 int lock_is_held(int fd, bool *held)
 {
-	int err = lock_test(fd, USES, 1u << 1);
+	int err = lock_test(fd, LOCK_USES, 1u << 1);
 
 	*held = err == -EAGAIN;
 	if (err && err != -EAGAIN)

@@ -53,9 +53,6 @@ int lock_take_untested(int fd, enum lock_role role);
  */
 uint64_t lock_grace(int fd);
 
-/* Is it another descriptor of this process that holds the inode of fd? */
-bool lock_is_own(int fd);
-
 /* While a writer is there who has been killed, or cannot be seen: wait, so long. */
 void lock_await_killed(int fd);
 
@@ -70,27 +67,5 @@ void lock_drop(int fd);
  * had)? Takes nothing.
  */
 int lock_is_held(int fd, bool *held);
-
-struct lock_holder {
-	pid_t pid;
-	char program[64]; /* /proc/PID/comm */
-	uid_t uid;
-	bool writer; /* holds byte 101 or 201 with 101 */
-};
-
-/*
- * Who holds lock bytes of this inode, by scanning /proc/PID/fdinfo for "lock:" lines
- * (/proc/locks shows pid -1 for OFD locks). Up to max entries, this process left
- * out. Returns how many. Processes of others are invisible without the permission; one that
- * has been killed is there until its last thread has ended.
- */
-int lock_holders(dev_t dev, ino_t ino, struct lock_holder *out, int max);
-
-/*
- * Call visit with each descriptor of the process that has a writer's lock: its active images.
- * fds: its /proc/PID/fd, open; fd: the name there. Ends with true as soon as visit does.
- */
-bool lock_each_written(pid_t pid, bool (*visit)(void *opaque, int fds, const char *fd),
-		       void *opaque);
 
 #endif

@@ -6,7 +6,7 @@
 
 #include "base/fail.h"
 #include "chain/chain.h"
-#include "image/lock.h"
+#include "image/lock-holders.h"
 
 struct above {
 	dev_t dev; /* the layer */

@@ -15,6 +15,7 @@
 #include "base/process.h"
 #include "base/size.h"
 #include "chain/chain.h"
+#include "image/lock-holders.h"
 #include "image/lock.h"
 #include "job/above.h"
 #include "job/monitor.h"

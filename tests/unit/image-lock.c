@@ -10,6 +10,7 @@
 #include "base/process.h"
 #include "base/size.h"
 #include "image/lock-files.h"
+#include "image/lock-holders.h"
 
 /* A child that takes a role on the file and holds it until it is killed. */
 static pid_t hold(const char *path, enum lock_role role)
@@ -93,6 +94,45 @@ static void test_names(void)
 	end(pid);
 	assert(lock_holders(st.st_dev, st.st_ino, who, 4) == 0);
 	close(fd);
+}
+
+/* Of many files at once, one of them twice: each with its own, and nobody looks for the last. */
+static void test_many(void)
+{
+	static const char *const names[] = {"g", "f", "free", "f"};
+	struct lock_holder who[5][2];
+	struct lock_file files[5] = {0};
+	pid_t writer, reader, other;
+
+	close(open("g", O_CREAT | O_RDWR, 0600));
+	writer = hold("f", LOCK_WRITER);
+	reader = hold("g", LOCK_LAYER);
+	other = hold("g", LOCK_LAYER);
+	for (int i = 0; i < 4; i++) {
+		int fd = open(names[i], O_RDWR | O_CREAT, 0600);
+		struct stat st;
+
+		assert(fstat(fd, &st) == 0);
+		files[i] = (struct lock_file){.dev = st.st_dev,
+					      .ino = st.st_ino,
+					      .holders = who[i],
+					      .max = 2,
+					      .n = 7};
+		close(fd);
+	}
+	assert(lock_holders_of(files, 5) == 0);
+	assert(files[0].n == 2 && !who[0][0].writer && !who[0][1].writer);
+	assert(who[0][0].pid + who[0][1].pid == reader + other);
+	assert(files[1].n == 1 && who[1][0].pid == writer && who[1][0].writer);
+	assert(files[2].n == 0);
+	assert(files[3].n == 1 && who[3][0].pid == writer);
+	assert(files[4].n == 0);
+	files[0].max = 1;
+	assert(lock_holders_of(files, 5) == 0);
+	assert(files[0].n == 1 && files[1].n == 1);
+	end(writer);
+	end(reader);
+	end(other);
 }
 
 /* A role is changed on one descriptor; a change that fails keeps what was held. */
@@ -229,6 +269,7 @@ int main(void)
 	close(open("f", O_CREAT | O_RDWR, 0600));
 	test_roles();
 	test_names();
+	test_many();
 	test_changes();
 	test_waits();
 	test_foreign();

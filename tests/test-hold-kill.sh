@@ -141,6 +141,16 @@ testCommitsByItself()
 	assert_leaks_at_worst D.qcow2
 }
 
+uses_less()
+{
+	[ $(($(stat -c %b "$1") * 512)) -lt "$2" ]
+}
+
+syncs()
+{
+	find "$WORK/holder" -name 's[0-9]*.here' | wc -l
+}
+
 # A sync takes all with it that the guest has written: what is overwritten in place has one
 # when a flush asks for it, and for the rest the holder spares a disk that is slow.
 testSyncsSparingly()
@@ -166,27 +176,53 @@ testSyncsSparingly()
 
 	new D.qcow2 8M
 	hold D.qcow2 || return 0
-	# the second commit would have to be within the 3 s that follow the first one
-	cat >"$WORK/holder/rules" <<-'END'
-		slow sync /D.qcow2 0 0 0 1000 slow 100
-		first sync /D.qcow2 0 0 0 1 stall 0
-		second sync /D.qcow2 0 0 4 1 stall 0
-	END
+	# each sync takes 100 ms and leaves a file behind
+	{
+		echo "slow sync /D.qcow2 0 0 0 1000 slow 100"
+		for n in {10..40}; do
+			echo "s$n sync /D.qcow2 0 0 $((n - 10)) 1 stall 0"
+			touch "$WORK/holder/s$n.go"
+		done
+	} >"$WORK/holder/rules"
 	rm -f "$WORK/holder"/*.here
-	touch "$WORK/holder/first.go" "$WORK/holder/second.go"
 	careless 'write -P 1 0 64k'
-	reached holder first
-	for n in 1 2 3 4 5 6; do
-		careless "write -P 1 $((n * 64))k 64k"
+	reached holder s11
+	sleep 1
+	n=$(syncs)
+	for _ in {1..10}; do
+		careless 'write -P 1 64k 64k' 'write -P 1 1M 64k' 'discard 1M 64k'
 		sleep 0.5
 	done
-	assertFalse "the disk is not spared" "[ -e '$WORK/holder/second.here' ]"
-	guest 'write -P 1 1M 64k' flush
-	assertTrue "not for a flush" "[ -e '$WORK/holder/second.here' ]"
+	assertEquals "the disk is not spared" "$n" "$(syncs)"
+	guest 'write -P 1 2M 64k' flush
+	assertTrue "not for a flush" "[ $(syncs) -gt $n ]"
 	kill_holder
 	assert_leaks_at_worst D.qcow2
-	put D.qcow2 'read -P 1 0 448k'
+	put D.qcow2 'read -P 1 0 128k'
 	! grep -q 'verification failed' "$WORK/qemu-io" || fail "it is not there"
+}
+
+# What was freed while a request was under way is given back soon after that, whatever the disk
+# is spared.
+testSparesNoSpace()
+{
+	need_stalls || return 0
+	prepare
+	need_stalls
+	new D.qcow2 8M
+	hold D.qcow2 || return 0
+	guest 'write -P 1 0 4M' flush
+	cat >"$WORK/holder/rules" <<-'END'
+		slow sync /D.qcow2 0 0 0 1000 slow 200
+		read pread /D.qcow2 65536 0 0 1 stall 0
+	END
+	guest_begins 'read 3M 64k'
+	reached holder read
+	guest 'discard 0 2M' flush
+	go holder read
+	guest_ends
+	until_true 4 uses_less D.qcow2 $((3 << 20)) || fail "it has its space still"
+	release
 }
 
 # What a crash left stays as it is under -r, and is mended for one who may write.

@@ -15,6 +15,7 @@
 #include "image/commit.h"
 #include "image/rehead.h"
 
+#define LOOK_MS 1000u /* for what was freed and may be punched by now */
 #define TEND_PAUSE_MOST_NS 10000000u
 /* What a guest that waits for a snapshot may have to wait for, too. */
 #define SETTLED (64u << 20)
@@ -25,7 +26,7 @@ void commits_init(struct commits *c, struct active *a)
 {
 	pthread_condattr_t attr;
 
-	*c = (struct commits){.active = a, .pause_ms = COMMIT_PAUSE_LEAST_MS};
+	*c = (struct commits){.active = a};
 	pthread_mutex_init(&c->writing, NULL);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_condattr_init(&attr);
@@ -234,14 +235,18 @@ static bool has_work(struct active *a, bool asked)
 }
 
 /* Under c->lock. */
+static bool is_due(const struct commits *c)
+{
+	return c->wanted || clock_ms() >= c->due_ms;
+}
+
+/* Under c->lock. */
 static void wait_for_work(struct commits *c)
 {
 	struct timespec until;
 
 	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += (long)(c->pause_ms % 1000 * 1000000);
-	until.tv_sec += (time_t)(c->pause_ms / 1000) + until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
+	until.tv_sec += LOOK_MS / 1000;
 	while (!c->wanted && !c->stop)
 		if (pthread_cond_timedwait(&c->changed, &c->lock, &until) == ETIMEDOUT)
 			break;
@@ -249,9 +254,10 @@ static void wait_for_work(struct commits *c)
 
 /*
  * What was freed, a little at a time, so that neither the guest's requests nor a flush have to
- * wait for long; some of it after each commit. With c->lock, which is let go meanwhile.
+ * wait for long; some of it after each commit. With c->lock, which is let go meanwhile. true:
+ * there is more, but a commit comes first.
  */
-static void tend(struct commits *c)
+static bool tend(struct commits *c)
 {
 	bool more;
 
@@ -269,53 +275,55 @@ static void tend(struct commits *c)
 		if (more)
 			nanosleep(&(struct timespec){.tv_nsec = (long)took}, NULL);
 		pthread_mutex_lock(&c->lock);
-	} while (more && !c->wanted && !c->stop);
+	} while (more && !is_due(c) && !c->stop);
+	return more;
 }
 
-/* What came together by itself is committed. Sets how long nothing is then. */
-static int commit_round(struct commits *c, bool asked)
+/* Commit, if there is something. Under c->lock, which is let go meanwhile. */
+static void commit_round(struct commits *c)
 {
-	LOCK_SCOPE(&c->writing);
-	uint64_t begin = clock_ms(), pause;
-	struct active *a = c->active;
+	bool asked = c->wanted, made;
+	uint64_t begin, pause;
 	int err = 0;
 
-	if (has_work(a, asked))
-		err = commit_now(c, a, false);
-	if (!asked) {
-		pause = (clock_ms() - begin) * COMMIT_PAUSE_SHARE;
+	c->wanted = false;
+	c->begun++;
+	pthread_mutex_unlock(&c->lock);
+	pthread_mutex_lock(&c->writing);
+	begin = clock_ms();
+	made = has_work(c->active, asked);
+	if (made)
+		err = commit_now(c, c->active, false);
+	pause = (clock_ms() - begin) * COMMIT_PAUSE_SHARE;
+	pthread_mutex_unlock(&c->writing);
+	pthread_mutex_lock(&c->lock);
+	if (made) {
 		pause = max_u64(pause, COMMIT_PAUSE_LEAST_MS);
-		c->pause_ms = min_u64(pause, COMMIT_PAUSE_MOST_MS);
+		c->due_ms = clock_ms() + min_u64(pause, COMMIT_PAUSE_MOST_MS);
 	}
-	return err;
+	c->done = c->begun;
+	c->error = err;
+	if (!err)
+		c->good = c->done;
+	free(c->sentence);
+	c->sentence = err ? fail_take() : NULL;
+	pthread_cond_broadcast(&c->changed);
 }
 
 static void *commit_thread(void *opaque)
 {
 	struct commits *c = opaque;
+	bool more = false;
 
 	pthread_mutex_lock(&c->lock);
 	while (!c->stop) {
-		bool asked;
-		int err;
-
-		wait_for_work(c);
+		if (!more)
+			wait_for_work(c);
 		if (c->stop)
 			break;
-		asked = c->wanted;
-		c->wanted = false;
-		c->begun++;
-		pthread_mutex_unlock(&c->lock);
-		err = commit_round(c, asked);
-		pthread_mutex_lock(&c->lock);
-		c->done = c->begun;
-		c->error = err;
-		if (!err)
-			c->good = c->done;
-		free(c->sentence);
-		c->sentence = err ? fail_take() : NULL;
-		pthread_cond_broadcast(&c->changed);
-		tend(c);
+		if (is_due(c))
+			commit_round(c);
+		more = tend(c);
 	}
 	c->done = UINT64_MAX;
 	pthread_cond_broadcast(&c->changed);

@@ -2,10 +2,10 @@
 /*
  * Group commit: one thread makes durable what the guest's threads and a worker have
  * published, whenever a flush asks for it, when much has come together (BACKLOG_MOST), and
- * else about once a second. A sync takes all that the guest has written with it, so where it
- * takes long those that nobody asked for become rarer, down to one in COMMIT_PAUSE_MOST_MS:
- * guests are slower while the disk is busy with them. What was overwritten in place the kernel
- * has: that alone is synced for a flush only.
+ * else about once a second. A sync takes all that the guest has written with it, and guests are
+ * slower while the disk is busy with them; so where commits take long, those that nobody asked
+ * for are fewer (COMMIT_PAUSE_SHARE). What was overwritten in place the kernel has: that alone
+ * is synced for a flush only.
  *
  * A flush is served by a commit that starts after it came, so one commit serves all that
  * came meanwhile. What a commit has unlinked is given back after it (S3): refcounts down,
@@ -24,10 +24,14 @@
 #include "holder/active.h"
 #include "image/link.h"
 
-/* Between commits that nobody asked for: so many times as long as the last of them took. */
+/*
+ * From the end of a commit to one that nobody asks for: so many times as long as it took, in
+ * these bounds. The upper one is the kernel's, of data that nobody syncs
+ * (vm.dirty_expire_centisecs).
+ */
 #define COMMIT_PAUSE_SHARE 64u
 #define COMMIT_PAUSE_LEAST_MS 1000u
-#define COMMIT_PAUSE_MOST_MS 10000u
+#define COMMIT_PAUSE_MOST_MS 30000u
 
 struct commits {
 	/*
@@ -41,7 +45,7 @@ struct commits {
 	uint64_t begun, done; /* numbers of commits */
 	uint64_t good; /* the last one without an error: all before it is in it, too */
 	bool wanted, stop;
-	uint64_t pause_ms; /* until one that nobody asks for */
+	uint64_t due_ms; /* of clock_ms: when one is made that nobody asks for */
 	_Atomic bool broken; /* a sync failed; for good */
 	int error; /* of the last one */
 	char *sentence;

@@ -54,7 +54,11 @@ static int begin(struct merge *m, char **base_path)
 	return err;
 }
 
-/* When all that the holder has in memory is on the disk: it commits once a second. */
+/*
+ * The file says what is left: what FINISH looked at its holder has committed before, and what a
+ * guest has written since is LOST when it is linked. After a moment, so that what was in the
+ * way has one to end before the last round.
+ */
 static void look_afresh(struct merge *m)
 {
 	const struct timespec pause = {.tv_sec = 1, .tv_nsec = 200000000};
@@ -62,7 +66,6 @@ static void look_afresh(struct merge *m)
 	struct stat st;
 
 	nanosleep(&pause, NULL);
-
 	if (fstat(img->fd, &st) == 0)
 		img->file_size = (uint64_t)st.st_size;
 	cache_drop(img->cache);

@@ -529,21 +529,22 @@ inline tend()
 proctype committer()
 {
 	byte k, mark;
-	bool err, late, dirty;
+	bool err, late, dirty, asked;
 
 end:	do
 	:: atomic {
-		/* wait_for_work: a flush, or the second is over */
+		/* wait_for_work: a flush, or the second is over, or it is due */
 #ifndef M_FLUSH_UNHEARD
 		flush[0] == 1 || flush[GUESTS - 1] == 1 ||
 #endif
-		writing || !EMPTY(P) || touched || limbo ->
+		writing || !EMPTY(P) || limbo ->
+		asked = flush[0] == 1 || flush[GUESTS - 1] == 1;
 		if :: flush[0] == 1 -> flush[0] = 2 :: else fi;
 		if :: flush[GUESTS - 1] == 1 -> flush[GUESTS - 1] = 2 :: else fi;
 		committing = true
 	   }
 	   if /* has_work */
-	   :: writing || !EMPTY(P) || touched || limbo ->
+	   :: writing || !EMPTY(P) || (asked && touched) ->
 		if
 		:: broken -> err = true
 		:: else ->
@@ -558,11 +559,11 @@ end:	do
 			   :: else -> break
 			   fi
 #endif
-			od;
-			tend()
+			od
 		fi
 	   :: else
 	   fi;
+	   tend();
 	   d_step {
 		/* the good one serves those, too, who have not woken from a bad one */
 		k = 0;

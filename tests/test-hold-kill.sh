@@ -120,8 +120,8 @@ careless()
 		commands+=(-c "$c")
 	done
 	{
-		(ulimit -c 0 && exec qemu-io -t writeback -f raw "${commands[@]}" -c abort "$NBD") \
-			>"$WORK/guest" 2>&1
+		(ulimit -c 0 && exec stdbuf -oL qemu-io -t writeback -f raw "${commands[@]}" \
+			-c abort "$NBD") >"$WORK/guest" 2>&1
 		STATUS=$?
 	} 2>/dev/null
 	assertEquals "the guest: $(cat "$WORK/guest")" 134 "$STATUS"
@@ -223,6 +223,40 @@ testSparesNoSpace()
 	guest_ends
 	until_true 4 uses_less D.qcow2 $((3 << 20)) || fail "it has its space still"
 	release
+}
+
+gets_written()
+{
+	{
+		(ulimit -c 0 && exec stdbuf -oL qemu-io -t writeback -f raw -c "write -P 2 20M 1M" \
+			-c abort "$NBD") >"$WORK/out" 2>&1
+	} 2>/dev/null
+	grep -q '^wrote' "$WORK/out"
+}
+
+# What a guest has freed comes back when it meets a full disk, flush or no flush.
+testSparesNoSpaceOnAFullDisk()
+{
+	need_stalls || return 0
+	mkdir small
+	mount_new tmpfs 24M small || return 0
+	prepare
+	need_stalls
+	new small/D.qcow2 64M
+	hold small/D.qcow2 || return 0
+	guest 'write -P 1 0 16M' flush
+	# a commit that takes so long has no other one behind it for a while
+	echo "slow sync /D.qcow2 0 0 0 1000 slow 500" >"$WORK/holder/rules"
+	guest 'write -P 1 0 64k' 'write -P 1 16M 64k' flush
+	disarm holder
+	fallocate -l $(($(stat -f -c %a small) * 4096)) small/hog
+	careless 'discard 0 8M'
+	sleep 3
+	assertFalse "it is not full" gets_written
+	until_true 3 gets_written || fail "no space: $(cat "$WORK/out")"
+	rm small/hog
+	release
+	assert_sound small/D.qcow2
 }
 
 # What a crash left stays as it is under -r, and is mended for one who may write.

@@ -360,6 +360,19 @@ void commits_wake(struct commits *c)
 	pthread_cond_broadcast(&c->changed);
 }
 
+void commits_want_space(struct commits *c, struct active *a, int err)
+{
+	bool some;
+
+	if (err != -ENOSPC && err != -EDQUOT)
+		return;
+	pthread_mutex_lock(&a->publish);
+	some = a->pending->freed.count;
+	pthread_mutex_unlock(&a->publish);
+	if (some)
+		commits_wake(c);
+}
+
 int commits_flush(struct commits *c)
 {
 	LOCK_SCOPE(&c->lock);

@@ -64,6 +64,8 @@ void commits_release(struct commits *c);
 int commits_flush(struct commits *c);
 /* One starts as soon as it can: ask for it, and do not wait. */
 void commits_wake(struct commits *c);
+/* A guest's request ended with err: after -ENOSPC one starts, if it will give space back. */
+void commits_want_space(struct commits *c, struct active *a, int err);
 
 /*
  * Wait, some seconds at most, until little of what was freed is left to be punched: for who is

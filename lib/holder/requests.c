@@ -118,6 +118,7 @@ int holder_write(struct holder *h, const void *buf, uint32_t count, uint64_t off
 		 bool fua)
 {
 	unsigned slot;
+	struct view *v;
 	VISIT visit = {0};
 	int err = begin(&visit, h, count, offset);
 
@@ -125,7 +126,9 @@ int holder_write(struct holder *h, const void *buf, uint32_t count, uint64_t off
 		err = enter_writer(h, &slot);
 	if (err)
 		return err;
-	err = guest_write(atomic_load(&h->view), buf, count, offset);
+	v = atomic_load(&h->view);
+	err = guest_write(v, buf, count, offset);
+	commits_want_space(&h->commits, v->active, err);
 	epoch_leave(&h->epoch, slot);
 	return !err && fua ? flush(h) : err;
 }
@@ -160,6 +163,7 @@ static int discard(struct holder *h, uint64_t count, uint64_t offset, unsigned f
 		v = atomic_load(&h->view);
 		err = trim ? guest_trim(v, n, offset)
 			   : guest_zero(v, n, offset, flags & HOLDER_FAST);
+		commits_want_space(&h->commits, v->active, err);
 		epoch_leave(&h->epoch, slot);
 		offset += n;
 		count -= n;

@@ -71,7 +71,7 @@ bool space_tend(struct space *s);
 /* All of it: no request is under way any more. */
 void space_tend_all(struct space *s);
 
-/* Bytes that wait for that. */
+/* Bytes that are still to be punched. */
 uint64_t space_limbo_bytes(struct space *s);
 
 /* A host cluster (index) that is not used again for now, even when its refcount is 0. */

@@ -202,6 +202,48 @@ testSyncsSparingly()
 	! grep -q 'verification failed' "$WORK/qemu-io" || fail "it is not there"
 }
 
+# The end of a merge syncs what the merge needs, not what a guest overwrites meanwhile: the
+# mark, its data, its words, and the header.
+testMergeSyncsSparingly()
+{
+	local n
+
+	need_stalls || return 0
+	prepare
+	need_stalls
+	new A.qcow2 8M
+	put A.qcow2 'write -P 1 0 8M'
+	new B.qcow2 8M -b A.qcow2 -F qcow2
+	put B.qcow2 'write -P 2 1M 1M'
+	new D.qcow2 8M -b B.qcow2 -F qcow2
+	put D.qcow2 'write -P 3 0 64k'
+	hold D.qcow2 || return 0
+	guest 'write -P 4 0 64k' flush
+	# each sync takes 300 ms and leaves a file behind
+	{
+		echo "slow sync /D.qcow2 0 0 0 1000 slow 300"
+		for n in {10..40}; do
+			echo "s$n sync /D.qcow2 0 0 $((n - 10)) 1 stall 0"
+			touch "$WORK/holder/s$n.go"
+		done
+	} >"$WORK/holder/rules"
+	touch overwrites
+	while [ -e overwrites ]; do
+		careless 'write -P 4 0 64k'
+	done &
+	later "rm -f $PWD/overwrites"
+	until_true 5 test "$(syncs)" = 0
+	assert_status 0 chain-stream -b A.qcow2 D.qcow2
+	n=$(syncs)
+	assertTrue "$n syncs" "[ $n -ge 3 ] && [ $n -le 4 ]"
+	rm overwrites
+	wait $!
+	release
+	assert_sound D.qcow2
+	put D.qcow2 'read -P 4 0 64k' 'read -P 2 1M 1M' 'read -P 1 2M 6M'
+	! grep -q 'verification failed' "$WORK/qemu-io" || fail "the content"
+}
+
 # What was freed while a request was under way is given back soon after that, whatever the disk
 # is spared.
 testSparesNoSpace()

@@ -67,6 +67,7 @@ struct active {
 	struct pending
 		*writing; /* being committed, or waiting for space; NULL: nothing */
 	_Atomic bool touched; /* data was written since the last sync */
+	_Atomic bool torn; /* words were, by a commit that failed half way */
 	_Atomic size_t backlog; /* bytes of both */
 	/* pending has got half of BACKLOG_MOST: whoever sets it to false wakes the commit */
 	_Atomic bool ripe;

@@ -161,15 +161,16 @@ static int commit_once(struct commits *c, struct active *a)
 {
 	/* In one step, and before anything is synced: who sets it again is for the next. */
 	bool touched = atomic_exchange(&a->touched, false);
+	bool torn = atomic_exchange(&a->torn, false);
 	struct pending *p;
 	int err = take(a, &p);
 
 	if (!err && p)
 		err = write_pending(c, a, p);
-	else if (!err && touched)
+	else if (!err && (touched || torn))
 		err = sync_only(c, a);
 	if (err)
-		a->touched = true;
+		a->touched = a->torn = true;
 	if (p && !err) {
 		give_back(a, p);
 		let_go(a, p);
@@ -198,6 +199,21 @@ int commit_now(struct commits *c, struct active *a, bool idle)
 	return err ? fail_in(err, a->img->path) : 0;
 }
 
+/* flush: what was overwritten in place counts, too. */
+static bool has_work(struct active *a, bool flush)
+{
+	LOCK_SCOPE(&a->publish);
+
+	return a->writing || a->pending->n_words || a->pending->n_tables || a->torn ||
+	       (flush && a->touched);
+}
+
+int commit_words(struct commits *c, struct active *a)
+{
+	/* a sync that failed is final with nothing to write, too */
+	return commits_broken(c) || has_work(a, false) ? commit_now(c, a, false) : 0;
+}
+
 int commit_links(struct commits *c, struct committer *links, struct batch *b)
 {
 	static const struct pending nothing = {.lowest_freed = UINT64_MAX};
@@ -218,7 +234,7 @@ int commit_links(struct commits *c, struct committer *links, struct batch *b)
 		return err;
 	/* refcounts may be up without a word, and words in the file that are not durable */
 	a->leaks = true;
-	a->touched = true;
+	a->torn = true;
 	if (err == -ENOSPC || err == -EDQUOT)
 		err = fail(EIO,
 			   "no space for the words of internal snapshots; once there "
@@ -226,18 +242,10 @@ int commit_links(struct commits *c, struct committer *links, struct batch *b)
 	return err;
 }
 
-static bool has_work(struct active *a, bool asked)
-{
-	LOCK_SCOPE(&a->publish);
-
-	return a->writing || a->pending->n_words || a->pending->n_tables ||
-	       (asked && a->touched);
-}
-
 /* Under c->lock. */
 static bool is_due(const struct commits *c)
 {
-	return c->wanted || clock_ms() >= c->due_ms;
+	return c->wanted || c->words_wanted || clock_ms() >= c->due_ms;
 }
 
 /* Under c->lock. */
@@ -247,7 +255,7 @@ static void wait_for_work(struct commits *c)
 
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += LOOK_MS / 1000;
-	while (!c->wanted && !c->stop)
+	while (!c->wanted && !c->words_wanted && !c->stop)
 		if (pthread_cond_timedwait(&c->changed, &c->lock, &until) == ETIMEDOUT)
 			break;
 }
@@ -286,7 +294,7 @@ static void commit_round(struct commits *c)
 	uint64_t begin, pause;
 	int err = 0;
 
-	c->wanted = false;
+	c->wanted = c->words_wanted = false;
 	c->begun++;
 	pthread_mutex_unlock(&c->lock);
 	pthread_mutex_lock(&c->writing);
@@ -373,12 +381,13 @@ void commits_want_space(struct commits *c, struct active *a, int err)
 		commits_wake(c);
 }
 
-int commits_flush(struct commits *c)
+/* *wanted: what to ask for. */
+static int wait_for_commit(struct commits *c, bool *wanted)
 {
 	LOCK_SCOPE(&c->lock);
 	uint64_t mine = c->begun + 1;
 
-	c->wanted = true;
+	*wanted = true;
 	pthread_cond_broadcast(&c->changed);
 	while (c->done < mine)
 		pthread_cond_wait(&c->changed, &c->lock);
@@ -389,6 +398,16 @@ int commits_flush(struct commits *c)
 		return 0;
 	return c->error ? fail_give(c->error, c->sentence)
 			: fail(ESHUTDOWN, "the holder has ended");
+}
+
+int commits_flush(struct commits *c)
+{
+	return wait_for_commit(c, &c->wanted);
+}
+
+int commits_words(struct commits *c)
+{
+	return wait_for_commit(c, &c->words_wanted);
 }
 
 void commits_settle(struct commits *c)

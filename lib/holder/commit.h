@@ -45,6 +45,7 @@ struct commits {
 	uint64_t begun, done; /* numbers of commits */
 	uint64_t good; /* the last one without an error: all before it is in it, too */
 	bool wanted, stop;
+	bool words_wanted; /* by who needs no sync of what was overwritten in place */
 	uint64_t due_ms; /* of clock_ms: when one is made that nobody asks for */
 	_Atomic bool broken; /* a sync failed; for good */
 	int error; /* of the last one */
@@ -62,6 +63,11 @@ void commits_release(struct commits *c);
 
 /* Wait for a commit that starts now or later. */
 int commits_flush(struct commits *c);
+/*
+ * The same for who only needs the words that have been published: with none of them nothing is
+ * synced, as much as a guest may have overwritten.
+ */
+int commits_words(struct commits *c);
 /* One starts as soon as it can: ask for it, and do not wait. */
 void commits_wake(struct commits *c);
 /* A guest's request ended with err: after -ENOSPC one starts, if it will give space back. */
@@ -78,6 +84,8 @@ void commits_settle(struct commits *c);
  * freed is punched at once.
  */
 int commit_now(struct commits *c, struct active *a, bool idle);
+/* The same for the words only, as commits_words. */
+int commit_words(struct commits *c, struct active *a);
 
 /*
  * Links to tables that no guest changes: a commit of their own, durable when it returns. Their

@@ -121,7 +121,7 @@ static int switch_header(struct finish *f)
 	 * session_complete may have met words of a commit that failed half way: they are in
 	 * the file, and not durable.
 	 */
-	err = commit_now(&h->commits, atomic_load(&h->view)->active, false);
+	err = commit_words(&h->commits, atomic_load(&h->view)->active);
 	if (err)
 		return err;
 	err = image_rehead(img, &change);
@@ -174,7 +174,7 @@ int session_finish(struct holder *h, const struct mail_request *rq,
 	if (!err)
 		err = check_string(&f, base);
 	if (!err)
-		err = commits_flush(&h->commits);
+		err = commits_words(&h->commits);
 	if (!err)
 		err = session_complete(h, f.keep, f.fresh);
 	if (!err)

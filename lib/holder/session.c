@@ -107,7 +107,7 @@ void session_end(struct holder *h)
 	for (size_t i = 0; i < s->leases.count; i++)
 		space_give_back(&a->space, s->leases.items[i].start << a->bits,
 				s->leases.items[i].end - s->leases.items[i].start);
-	if (commits_flush(&h->commits) == 0) {
+	if (commits_words(&h->commits) == 0) {
 		/* no commit is between lowering a refcount and looking what is kept */
 		LOCK_SCOPE(&h->commits.writing);
 

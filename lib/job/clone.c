@@ -27,12 +27,16 @@
 /*
  * While held: a clone stops the guest's requests for as long as it takes. So where the guest
  * is active the calls are shorter, and after each the file is left to it for many times as
- * long. Shorter calls yet would cost it more: after each its threads wait for each other.
+ * long. Shorter calls yet would cost it more: after each its threads wait for each other. That
+ * takes longer than the call, where there are many of them; so there is a least pause, too,
+ * that grows with the guest's rate.
  */
 #define CLONE_CALL_HELD (4u << 20)
 #define CLONE_CALL_ACTIVE (1u << 20)
 #define STEP_BACK_TIMES 19u
-#define STEP_BACK_MOST_NS 100000000u /* a stop is to be heard */
+#define STEP_BACK_MOST_NS 50000000u /* a call can take long because of others, too */
+#define STEP_BACK_RATE 20000u /* requests per second; fewer: a shorter least pause */
+#define STEP_BACK_LEAST_NS 5000000u
 
 /* The verdicts of one piece, of which the first cluster has index `first` in the item. */
 static int judge_piece(struct worker *w, const struct piece *p, uint64_t first)
@@ -217,12 +221,15 @@ static int copy_instead(struct worker *w, const struct stretch *x)
 	return err;
 }
 
-static void step_back(uint64_t ns)
+/* After a call that took so long. */
+static void step_back(struct target *t, uint64_t ns)
 {
-	struct timespec pause = {
-		.tv_nsec = (long)min_u64(ns * STEP_BACK_TIMES, STEP_BACK_MOST_NS)};
+	uint64_t rate = min_u64(t->ops->guest_rate(t), STEP_BACK_RATE);
+	uint64_t pause = max_u64(ns * STEP_BACK_TIMES,
+				 STEP_BACK_LEAST_NS * rate / STEP_BACK_RATE);
 
-	nanosleep(&pause, NULL);
+	nanosleep(&(struct timespec){.tv_nsec = (long)min_u64(pause, STEP_BACK_MOST_NS)},
+		  NULL);
 }
 
 /* One call, for the first *n bytes of x; !*shared: they have to be copied after all. */
@@ -252,7 +259,7 @@ static int clone_some(struct worker *w, const struct stretch *x, uint64_t *n,
 	err = reflink(x->image->data_fd, x->from, t->image->data_fd, x->to, *n);
 	*shared = !err;
 	if (active)
-		step_back(clock_ns() - begin);
+		step_back(t, clock_ns() - begin);
 	return err == -EIO || err == -ENOSPC || err == -EDQUOT ? err : 0;
 }
 

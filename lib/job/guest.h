@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Does a guest use the image just now? Found from the count of its requests, which the holder
- * publishes: who copies beside it takes smaller steps then.
+ * Does a guest use the image just now, and how much? Found from the count of its requests, which
+ * the holder publishes: who copies beside it takes smaller steps then.
  */
 #ifndef JOB_GUEST_H
 #define JOB_GUEST_H
@@ -14,11 +14,16 @@
 struct guest_watch {
 	_Atomic uint64_t requests; /* seen last */
 	_Atomic uint64_t active_ms; /* when there was a new one, by clock_ms; 0: never */
+	_Atomic uint64_t counted_ms, counted; /* what the rate was found from last */
+	_Atomic uint64_t rate;
 };
 
 void guest_watch_begin(struct guest_watch *g, uint64_t requests);
 
 /* requests: how many there have been by now. True for a second after a new one. */
 bool guest_watch_active(struct guest_watch *g, uint64_t requests);
+
+/* Requests per second, of the last fifth of a second or of the one before; 0 at first. */
+uint64_t guest_watch_rate(struct guest_watch *g, uint64_t requests);
 
 #endif

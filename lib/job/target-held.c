@@ -431,6 +431,13 @@ static bool held_guest_is_active(struct target *t)
 	return guest_watch_active(&h->guest, mailbox_guest_requests(h->mailbox));
 }
 
+static uint64_t held_guest_rate(struct target *t)
+{
+	struct target_held *h = held(t);
+
+	return guest_watch_rate(&h->guest, mailbox_guest_requests(h->mailbox));
+}
+
 static const struct target_ops held_ops = {
 	.lease = held_lease,
 	.lease_blob = held_lease_blob,
@@ -441,6 +448,7 @@ static const struct target_ops held_ops = {
 	.close = held_close,
 	.finish = held_finish,
 	.guest_is_active = held_guest_is_active,
+	.guest_rate = held_guest_rate,
 };
 
 int target_held_init(struct target_held *t, struct image *img)

@@ -73,6 +73,8 @@ struct target_ops {
 	 * Does a guest use the image just now? Any thread. NULL: there is none.
 	 */
 	bool (*guest_is_active)(struct target *t);
+	/* The guest's requests per second, of late. Where there is guest_is_active. */
+	uint64_t (*guest_rate)(struct target *t);
 };
 
 struct target {

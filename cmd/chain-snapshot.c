@@ -197,17 +197,18 @@ static int run(const struct args *args)
 int main(int argc, char **argv)
 {
 	struct args args = {.snapshot.stop = &stop_signal};
-	int err = common_begin(PROGRAM, &argp, argc, argv, &args);
+	int err = common_begin(PROGRAM, &argp, argc, argv, &args), status;
 
-	if (!err && args.list) {
-		snapshot_options_help(stdout);
-		return common_end(PROGRAM, 0);
-	}
-	if (!err)
+	if (!err && !args.list)
 		err = check(&args);
-	if (err)
-		return common_leave(PROGRAM, err);
-	err = run(&args);
+	if (err) {
+		status = common_leave(PROGRAM, err);
+	} else if (args.list) {
+		snapshot_options_help(stdout);
+		status = common_end(PROGRAM, 0);
+	} else {
+		status = common_end(PROGRAM, status_of(run(&args)));
+	}
 	free(args.names);
-	return common_end(PROGRAM, status_of(err));
+	return status;
 }

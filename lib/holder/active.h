@@ -68,6 +68,11 @@ struct active {
 		*writing; /* being committed, or waiting for space; NULL: nothing */
 	_Atomic bool touched; /* data was written since the last sync */
 	_Atomic bool torn; /* words were, by a commit that failed half way */
+	/*
+	 * There was a sync since the image was opened (under commits.writing); before it the
+	 * words may be such as its last user did not sync.
+	 */
+	bool synced;
 	_Atomic size_t backlog; /* bytes of both */
 	/* pending has got half of BACKLOG_MOST: whoever sets it to false wakes the commit */
 	_Atomic bool ripe;

@@ -167,10 +167,12 @@ static int commit_once(struct commits *c, struct active *a)
 
 	if (!err && p)
 		err = write_pending(c, a, p);
-	else if (!err && (touched || torn))
+	else if (!err && (touched || torn || !a->synced))
 		err = sync_only(c, a);
 	if (err)
 		a->touched = a->torn = true;
+	else
+		a->synced = true;
 	if (p && !err) {
 		give_back(a, p);
 		let_go(a, p);
@@ -211,7 +213,9 @@ static bool has_work(struct active *a, bool flush)
 int commit_words(struct commits *c, struct active *a)
 {
 	/* a sync that failed is final with nothing to write, too */
-	return commits_broken(c) || has_work(a, false) ? commit_now(c, a, false) : 0;
+	if (!commits_broken(c) && a->synced && !has_work(a, false))
+		return 0;
+	return commit_now(c, a, false);
 }
 
 int commit_links(struct commits *c, struct committer *links, struct batch *b)
@@ -364,7 +368,7 @@ void commits_wake(struct commits *c)
 {
 	LOCK_SCOPE(&c->lock);
 
-	c->wanted = true;
+	c->words_wanted = true;
 	pthread_cond_broadcast(&c->changed);
 }
 
@@ -372,10 +376,12 @@ void commits_want_space(struct commits *c, struct active *a, int err)
 {
 	bool some;
 
-	if (err != -ENOSPC && err != -EDQUOT)
+	/* EFBIG: the guest is told ENOSPC of that, too */
+	if (err != -ENOSPC && err != -EDQUOT && err != -EFBIG)
 		return;
 	pthread_mutex_lock(&a->publish);
-	some = a->pending->freed.count;
+	/* one that failed half way is first, for lack of space itself, and is not to be hurried */
+	some = a->pending->freed.count && !a->torn;
 	pthread_mutex_unlock(&a->publish);
 	if (some)
 		commits_wake(c);
@@ -420,7 +426,7 @@ void commits_settle(struct commits *c)
 		pthread_mutex_lock(&c->writing);
 		bytes = space_limbo_bytes(&c->active->space);
 		pthread_mutex_unlock(&c->writing);
-		if (bytes <= SETTLED || commits_flush(c) < 0)
+		if (bytes <= SETTLED || commits_words(c) < 0)
 			break;
 		nanosleep(&pause, NULL);
 	}

@@ -68,9 +68,9 @@ int commits_flush(struct commits *c);
  * synced, as much as a guest may have overwritten.
  */
 int commits_words(struct commits *c);
-/* One starts as soon as it can: ask for it, and do not wait. */
+/* One of the words starts as soon as it can: ask for it, and do not wait. */
 void commits_wake(struct commits *c);
-/* A guest's request ended with err: after -ENOSPC one starts, if it will give space back. */
+/* A request ended with err: after -ENOSPC one starts, if it will give space back. */
 void commits_want_space(struct commits *c, struct active *a, int err);
 
 /*
@@ -84,7 +84,10 @@ void commits_settle(struct commits *c);
  * freed is punched at once.
  */
 int commit_now(struct commits *c, struct active *a, bool idle);
-/* The same for the words only, as commits_words. */
+/*
+ * The same for the words only, as commits_words; but when it returns all words that are in the
+ * file are durable, those of its last user, too.
+ */
 int commit_words(struct commits *c, struct active *a);
 
 /*

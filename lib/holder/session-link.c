@@ -421,7 +421,7 @@ int session_link(struct holder *h, const struct mail_request *rq, struct mail_an
 		if (clusters > max_u64(FILL_MOST >> a->bits, a->img->n_tables))
 			return fail(EPROTO, "too many clusters to fill at once");
 		if (!has_room_to_fill(a, clusters))
-			return session_no_room();
+			return session_no_room(h);
 	}
 	err = has_backlog(h) ? commits_flush(&h->commits) : 0;
 	if (!err)

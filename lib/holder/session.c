@@ -126,8 +126,9 @@ void session_close(struct holder *h)
 	session_free(TAKE(h->session));
 }
 
-int session_no_room(void)
+int session_no_room(struct holder *h)
 {
+	commits_want_space(&h->commits, active_of(h), -ENOSPC);
 	return fail(ENOSPC, "what is left on the file system is kept for the guest");
 }
 
@@ -155,7 +156,7 @@ int session_lease(struct holder *h, const struct mail_request *rq, struct mail_a
 		return fail(EPROTO, "%" PRIu64 " clusters at once are too many", want);
 	want = min_u64(want, room_to_lease(h) >> a->bits);
 	if (!want)
-		return session_no_room();
+		return session_no_room(h);
 	err = space_take(&a->space, want, &host, &got);
 	if (err)
 		return err;

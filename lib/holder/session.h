@@ -64,7 +64,7 @@ void session_count_uses(struct holder *h, const struct raise *raise);
 /* And about to be linked: its host clusters are leases no more. */
 int session_keep(struct holder *h, const struct raise *raise);
 /* The sentence of -ENOSPC where the rest is the guest's. */
-int session_no_room(void);
+int session_no_room(struct holder *h);
 
 /* Where the image that is to be kept stands in the holder's chain. -ENOENT. */
 int session_find(const struct holder *h, uint64_t dev, uint64_t ino, size_t *depth);

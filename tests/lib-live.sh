@@ -10,14 +10,16 @@
 
 PLUGIN=$BUILD/nbdkit-chain-plugin.so
 
+# The sanitizers that the plugin is built with, if any
+SANITIZERS=$(nm -D "$PLUGIN" 2>/dev/null | sed -n 's/^.* U __\([at]san\)_init$/\1/p')
+
 # A plugin with sanitizers needs their library in the program that loads it, and behind that
 # what tests/preload/demangle.c is for. HOLDER_SLEEPS: tests/proof/races/sleeps.c, compiled.
 holder_preload()
 {
 	local name more=$WORK/demangle.so
 
-	for name in asan tsan; do
-		nm -D "$PLUGIN" 2>/dev/null | grep -q " U __${name}_init$" || continue
+	for name in $SANITIZERS; do
 		[ -e "$more" ] || ${CC:-gcc} -shared -fPIC -o "$more" "$TOP/tests/preload/demangle.c"
 		more="$(${CC:-gcc} -print-file-name="lib$name.so") $more"
 		echo "$more${HOLDER_SLEEPS:+ $HOLDER_SLEEPS}"

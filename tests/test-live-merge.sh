@@ -201,13 +201,13 @@ testDryRunAndRefusals()
 	need_holder || return 0
 	make_chain
 	hold D.qcow2 || return 0
-	sum=$(sha256sum D.qcow2)
+	sum=$(cksum D.qcow2)
 	assert_status 0 chain-stream -n -b A.qcow2 D.qcow2
 	assert_err 'about right'
 	assert_status 75 chain-rebase -u -b '' D.qcow2
 	assert_one_error
 	assert_err 'held by pid [0-9]+ \(nbdkit\)'
-	assertEquals "nothing changed" "$sum" "$(sha256sum D.qcow2)"
+	assertEquals "nothing changed" "$sum" "$(cksum D.qcow2)"
 	# a worker that searches for the page in another folder
 	CHAIN_RUNTIME_DIR=$WORK/elsewhere assert_status 75 chain-stream -q D.qcow2
 	assert_one_error

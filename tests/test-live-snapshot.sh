@@ -89,7 +89,7 @@ under_load()
 		next=E$i.qcow2
 		sleep 0.4
 		assert_status 0 chain-snapshot $last $next
-		sha256sum $last >>frozen
+		cksum $last >>frozen
 		last=$next
 	done
 	assertEquals "still under load" "" "$(grep -v begins load.err)"
@@ -98,10 +98,12 @@ under_load()
 	wait $load
 	STATUS=$?
 	assertEquals "seed $SEED: the load: $(tail -n 3 load.err)" 0 $STATUS
-	assertEquals "the disk" "$(sha256sum <after)" "$(guest_content)"
+	assertEquals "the disk" "$(checksum <after)" "$(guest_content)"
 	release
-	assertTrue "layers changed: $(sha256sum -c frozen 2>&1)" "sha256sum --quiet -c frozen"
-	assert_merged E4.qcow2 "$(sha256sum <after)" E3.qcow2
+	assertEquals "layers changed" "$(cat frozen)" "$(while read -r _ _ last; do
+		cksum "$last"
+	done <frozen)"
+	assert_merged E4.qcow2 "$(checksum <after)" E3.qcow2
 	for i in D E1 E2 E3; do
 		assert_sound $i.qcow2
 	done

@@ -221,12 +221,12 @@ static int copy_instead(struct worker *w, const struct stretch *x)
 	return err;
 }
 
-/* After a call that took so long. */
-static void step_back(struct target *t, uint64_t ns)
+/* After a call that took so long, beside a guest that makes so many requests. */
+static void step_back(uint64_t ns, uint64_t rate)
 {
-	uint64_t rate = min_u64(t->ops->guest_rate(t), STEP_BACK_RATE);
-	uint64_t pause = max_u64(ns * STEP_BACK_TIMES,
-				 STEP_BACK_LEAST_NS * rate / STEP_BACK_RATE);
+	uint64_t least = STEP_BACK_LEAST_NS * min_u64(rate, STEP_BACK_RATE) /
+			 STEP_BACK_RATE;
+	uint64_t pause = max_u64(ns * STEP_BACK_TIMES, least);
 
 	nanosleep(&(struct timespec){.tv_nsec = (long)min_u64(pause, STEP_BACK_MOST_NS)},
 		  NULL);
@@ -237,7 +237,7 @@ static int clone_some(struct worker *w, const struct stretch *x, uint64_t *n,
 		      bool *shared)
 {
 	struct target *t = w->engine->target;
-	uint64_t most = t->held ? CLONE_CALL_HELD : UINT64_MAX, begin;
+	uint64_t most = t->held ? CLONE_CALL_HELD : UINT64_MAX, begin, rate = 0;
 	bool active = false;
 	/* A pause holds here too, and a stop is heard between two calls. */
 	int err = limit_take(w->engine->limit, 0);
@@ -247,7 +247,7 @@ static int clone_some(struct worker *w, const struct stretch *x, uint64_t *n,
 	if (err)
 		return err;
 	if (t->ops->guest_is_active)
-		active = t->ops->guest_is_active(t);
+		active = t->ops->guest_is_active(t, &rate);
 	w->guest_is_active = active;
 	if (active)
 		most = CLONE_CALL_ACTIVE;
@@ -259,7 +259,7 @@ static int clone_some(struct worker *w, const struct stretch *x, uint64_t *n,
 	err = reflink(x->image->data_fd, x->from, t->image->data_fd, x->to, *n);
 	*shared = !err;
 	if (active)
-		step_back(t, clock_ns() - begin);
+		step_back(clock_ns() - begin, rate);
 	return err == -EIO || err == -ENOSPC || err == -EDQUOT ? err : 0;
 }
 
@@ -314,7 +314,7 @@ static int write_clones(struct worker *w)
 	struct target *t = w->engine->target;
 	int err = 0;
 
-	w->guest_is_active = t->ops->guest_is_active && t->ops->guest_is_active(t);
+	w->guest_is_active = t->ops->guest_is_active && t->ops->guest_is_active(t, NULL);
 	for (size_t i = first_left(w); i < w->n_stretches && !err; i++) {
 		if (is_to_be_cut(w))
 			return 0;

@@ -424,18 +424,14 @@ static int held_finish(struct target *t, const struct qcow2_change *change)
 	return err ? fail_in(err, t->image->path) : 0;
 }
 
-static bool held_guest_is_active(struct target *t)
+static bool held_guest_is_active(struct target *t, uint64_t *rate)
 {
 	struct target_held *h = held(t);
+	uint64_t requests = mailbox_guest_requests(h->mailbox);
 
-	return guest_watch_active(&h->guest, mailbox_guest_requests(h->mailbox));
-}
-
-static uint64_t held_guest_rate(struct target *t)
-{
-	struct target_held *h = held(t);
-
-	return guest_watch_rate(&h->guest, mailbox_guest_requests(h->mailbox));
+	if (rate)
+		*rate = guest_watch_rate(&h->guest, requests);
+	return guest_watch_active(&h->guest, requests);
 }
 
 static const struct target_ops held_ops = {
@@ -448,7 +444,6 @@ static const struct target_ops held_ops = {
 	.close = held_close,
 	.finish = held_finish,
 	.guest_is_active = held_guest_is_active,
-	.guest_rate = held_guest_rate,
 };
 
 int target_held_init(struct target_held *t, struct image *img)

@@ -48,7 +48,7 @@ struct target_held {
 	struct patience patience; /* once it ended, only closing the mailbox is left */
 	bool unfinished; /* FINISH found guest clusters that are not merged */
 
-	struct guest_watch guest; /* guest_is_active's and guest_rate's */
+	struct guest_watch guest; /* guest_is_active's */
 
 	pthread_mutex_t call_lock; /* the three below */
 	struct mail_request *request;

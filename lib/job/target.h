@@ -70,11 +70,10 @@ struct target_ops {
 	/* Point the image at its new base (change->set_backing) or just end cleanly. */
 	int (*finish)(struct target *t, const struct qcow2_change *change);
 	/*
-	 * Does a guest use the image just now? Any thread. NULL: there is none.
+	 * Does a guest use the image just now, with how many requests per second? (rate: NULL,
+	 * nobody asks). Any thread. NULL: there is none.
 	 */
-	bool (*guest_is_active)(struct target *t);
-	/* The guest's requests per second, of late. Where there is guest_is_active. */
-	uint64_t (*guest_rate)(struct target *t);
+	bool (*guest_is_active)(struct target *t, uint64_t *rate);
 };
 
 struct target {

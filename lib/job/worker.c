@@ -164,7 +164,8 @@ static int write_part(struct worker *w, const uint8_t *buf, uint64_t length,
 
 	if (t->held)
 		return pace_write(&w->pace, fd, buf, length, offset,
-				  t->ops->guest_is_active && t->ops->guest_is_active(t));
+				  t->ops->guest_is_active &&
+					  t->ops->guest_is_active(t, NULL));
 	err = write_at(fd, buf, length, offset);
 	if (!err)
 		write_behind(fd, offset, length);
@@ -427,7 +428,7 @@ static int next_item(struct worker *w)
 	struct plan *p = w->engine->plan;
 
 	if (t->ops->guest_is_active)
-		p->guest_is_active = t->ops->guest_is_active(t);
+		p->guest_is_active = t->ops->guest_is_active(t, NULL);
 	return plan_next(p, &w->item);
 }
 

@@ -271,6 +271,12 @@ until_true()
 	done
 }
 
+# Has the process ended, reaped or not? (bash reaps those that it has started by itself.)
+gone()
+{
+	[ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
+}
+
 # Wait until the process has locks on some file. (To ask qemu-img would be to lock, too,
 # and can make the one that starts fail.)
 holds()
@@ -428,6 +434,11 @@ info()
 backing()
 {
 	info "$1" | jq -r '."backing-filename" // empty'
+}
+
+backing_is()
+{
+	[ "$(backing "$1")" = "$2" ]
 }
 
 backing_format()

@@ -27,7 +27,7 @@ running()
 {
 	start chain-stream -q --rate=6M D.qcow2
 	merge_runs || fail "the merge does not start"
-	until_true 5 test "$(field status)" = running
+	until_true 5 field_is status running
 }
 
 field_is()
@@ -217,7 +217,7 @@ testUmask()
 		rm -rf "$CHAIN_RUNTIME_DIR"
 		start bash -c "umask $mask && exec chain-stream -q --rate=6M D.qcow2"
 		merge_runs || fail "the merge does not start"
-		until_true 5 test "$(field status)" = running || fail "no job is shown"
+		until_true 5 field_is status running || fail "no job is shown"
 		assertEquals 700 "$(stat -c %a "$CHAIN_RUNTIME_DIR")"
 		assertEquals 600 "$(stat -c %a "$CHAIN_RUNTIME_DIR"/*)"
 		kill "$PID"

@@ -186,6 +186,11 @@ testFence()
 	assert_disk B.qcow2
 }
 
+one_gone()
+{
+	gone "$1" || gone "$2"
+}
+
 # One of two that come at once merges, the other hears that it is in use.
 testTwoWorkers()
 {
@@ -200,7 +205,7 @@ testTwoWorkers()
 	first=$PID
 	merge chain-stream -q D.qcow2
 	reached worker copy
-	until_true 5 bash -c "grep -q 'Z' /proc/$first/stat || grep -q 'Z' /proc/$PID/stat"
+	until_true 5 one_gone "$first" "$PID" || fail "both wait"
 	go worker copy
 	finish
 	statuses=$STATUS

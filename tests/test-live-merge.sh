@@ -377,8 +377,7 @@ testHolderKilledUnread()
 	until_true 10 bash -c 'chain-info --jobs --json D.qcow2 | jq -e ".[] | select(.alive)"' ||
 		fail "no merge runs"
 	kill_holder
-	# shellcheck disable=SC2016
-	until_true 20 bash -c '! kill -0 "$1" || grep -q "^State:.Z" "/proc/$1/status"' - "$PID" ||
+	until_true 20 gone "$PID" ||
 		fail "it waits for a reader: $(cat "$WORK/bg.err")"
 	kill -9 "$PID" 2>/dev/null
 	finish

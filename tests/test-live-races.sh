@@ -216,7 +216,7 @@ testReadOfASwallowedLayer()
 	guest_begins 'read -P 16 1M 64k'
 	reached holder layer
 	merge chain-stream -q -b A.qcow2 D.qcow2
-	until_true 10 test -z "$(backing D.qcow2 | grep B)"
+	until_true 10 backing_is D.qcow2 A.qcow2 || fail "the merge waits for the read"
 	both 'write -P 51 1M 1000' 'read 0 64k'
 	go holder layer
 	guest_ends_well

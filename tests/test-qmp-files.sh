@@ -155,10 +155,5 @@ for i in range(8192):
 	assert_tidy
 }
 
-gone()
-{
-	[ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
-}
-
 # shellcheck disable=SC1091
 . shunit2

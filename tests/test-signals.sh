@@ -91,6 +91,12 @@ testTwice()
 	assert_no_out leaked
 }
 
+killed()
+{
+	kill -TERM "$1"
+	gone "$1"
+}
+
 # A later one kills what hangs: here on a pipe that nobody reads.
 testLater()
 {
@@ -105,9 +111,7 @@ testLater()
 	kill -TERM "$PID"
 	sleep 1.2
 	kill -0 "$PID" || fail "it does not hang, so this tests nothing"
-	# shellcheck disable=SC2016
-	until_true 10 bash -c 'kill -TERM "$1"; grep -q "^State:.Z" "/proc/$1/status"' - "$PID" ||
-		kill -9 "$PID"
+	until_true 10 killed "$PID" || kill -9 "$PID"
 	finish
 	assertEquals 143 "$STATUS"
 	exec 8>&-

@@ -20,6 +20,7 @@
 #include "base/size.h"
 #include "copy/mover.h"
 #include "image/map.h"
+#include "job/guest.h"
 #include "job/worker.h"
 
 /* One call shares at most so much, so that a stop is soon heard. */
@@ -35,8 +36,7 @@
 #define CLONE_CALL_ACTIVE (1u << 20)
 #define STEP_BACK_TIMES 19u
 #define STEP_BACK_MOST_NS 50000000u /* a call can take long because of others, too */
-#define STEP_BACK_RATE 20000u /* requests per second; fewer: a shorter least pause */
-#define STEP_BACK_LEAST_NS 5000000u
+#define STEP_BACK_LEAST_NS 5000000u /* guest_pause's most */
 
 /* The verdicts of one piece, of which the first cluster has index `first` in the item. */
 static int judge_piece(struct worker *w, const struct piece *p, uint64_t first)
@@ -224,9 +224,8 @@ static int copy_instead(struct worker *w, const struct stretch *x)
 /* After a call that took so long, beside a guest that makes so many requests. */
 static void step_back(uint64_t ns, uint64_t rate)
 {
-	uint64_t least = STEP_BACK_LEAST_NS * min_u64(rate, STEP_BACK_RATE) /
-			 STEP_BACK_RATE;
-	uint64_t pause = max_u64(ns * STEP_BACK_TIMES, least);
+	uint64_t pause = max_u64(ns * STEP_BACK_TIMES,
+				 guest_pause(rate, STEP_BACK_LEAST_NS));
 
 	nanosleep(&(struct timespec){.tv_nsec = (long)min_u64(pause, STEP_BACK_MOST_NS)},
 		  NULL);

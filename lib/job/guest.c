@@ -39,3 +39,8 @@ uint64_t guest_watch_rate(struct guest_watch *g, uint64_t requests)
 	g->rate = requests > before ? (requests - before) * 1000 / (now - since) : 0;
 	return g->rate;
 }
+
+uint64_t guest_pause(uint64_t rate, uint64_t most)
+{
+	return most * min_u64(rate, GUEST_BUSY) / GUEST_BUSY;
+}

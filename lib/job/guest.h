@@ -26,4 +26,11 @@ bool guest_watch_active(struct guest_watch *g, uint64_t requests);
 /* Requests per second, of the last fifth of a second or of the one before; 0 at first. */
 uint64_t guest_watch_rate(struct guest_watch *g, uint64_t requests);
 
+/*
+ * For how long to leave the file to a guest of that rate, in ns: in proportion to it up to
+ * GUEST_BUSY, where it is `most`. What disturbs one request in so many is then the same for all.
+ */
+#define GUEST_BUSY 20000u
+uint64_t guest_pause(uint64_t rate, uint64_t most);
+
 #endif

@@ -7,6 +7,7 @@
 
 #include "base/io.h"
 #include "base/size.h"
+#include "job/guest.h"
 
 static void sync_part(int fd, const struct pace_part *part, unsigned flags)
 {
@@ -39,9 +40,10 @@ static void wrote(struct pace *p, int fd, uint64_t offset, uint64_t length)
 }
 
 int pace_write(struct pace *p, int fd, const void *buf, uint64_t length, uint64_t offset,
-	       bool guest_is_active)
+	       bool guest_is_active, uint64_t rate)
 {
-	const struct timespec moment = {.tv_nsec = PACE_SLEEP_NS};
+	uint64_t ns = max_u64(PACE_SLEEP_NS, guest_pause(rate, PACE_SLEEP_BUSY_NS));
+	const struct timespec moment = {.tv_nsec = (long)ns};
 	uint64_t most = guest_is_active ? PACE_WRITE_ACTIVE : PACE_WRITE;
 	const uint8_t *from = buf;
 	int err = 0;

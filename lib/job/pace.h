@@ -15,12 +15,14 @@
 /* One write call takes so much, so that the file's lock is not held for long. */
 #define PACE_WRITE (256u << 10)
 /*
- * Beside an active guest less, and after each a moment's sleep. Who waits for the file's lock is
- * woken when it is free, but has it only if nobody who runs takes it first; a thread that only
- * writes does, again and again, and the guest's requests wait for milliseconds.
+ * Beside an active guest less, and after each a sleep. Who waits for the file's lock is woken
+ * when it is free, but has it only if nobody who runs takes it first; a thread that only writes
+ * does, again and again, and the guest's requests wait for milliseconds. And each time some of
+ * them wait: the busier the guest, the longer the sleep, from the first of these up to the other.
  */
 #define PACE_WRITE_ACTIVE (64u << 10)
-#define PACE_SLEEP_NS 10000
+#define PACE_SLEEP_NS 10000u
+#define PACE_SLEEP_BUSY_NS 800000u /* guest_pause's most */
 
 /* What was written since the last start of write-back. */
 struct pace_part {
@@ -34,8 +36,8 @@ struct pace {
 	struct pace_part now, before;
 };
 
-/* As write_at, with what the pace asks for: may wait for the disk. */
+/* As write_at, with what the pace asks for: may wait for the disk. The rate is the guest's. */
 int pace_write(struct pace *p, int fd, const void *buf, uint64_t length, uint64_t offset,
-	       bool guest_is_active);
+	       bool guest_is_active, uint64_t rate);
 
 #endif

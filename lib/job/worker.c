@@ -161,11 +161,11 @@ static int write_part(struct worker *w, const uint8_t *buf, uint64_t length,
 {
 	struct target *t = w->engine->target;
 	int fd = t->image->data_fd, err;
+	uint64_t rate = 0;
+	bool active = t->ops->guest_is_active && t->ops->guest_is_active(t, &rate);
 
 	if (t->held)
-		return pace_write(&w->pace, fd, buf, length, offset,
-				  t->ops->guest_is_active &&
-					  t->ops->guest_is_active(t, NULL));
+		return pace_write(&w->pace, fd, buf, length, offset, active, rate);
 	err = write_at(fd, buf, length, offset);
 	if (!err)
 		write_behind(fd, offset, length);

@@ -30,8 +30,7 @@ int plan_init(struct plan *p, const struct chain *chain, size_t keep,
 		.rebase = new_chain != NULL,
 		.clonable = clonable,
 		.copy_max = PLAN_COPY_MAX,
-		.clone_max_idle = PLAN_CLONE_MAX_ACTIVE,
-		.clone_max_active = PLAN_CLONE_MAX_ACTIVE,
+		.clone_max = PLAN_CLONE_MAX_VERIFY,
 		.reflink_unit = reflink_unit,
 	};
 	pthread_mutex_init(&p->lock, NULL);
@@ -251,16 +250,13 @@ static int step_at(struct plan *p, uint64_t pos, struct step *s)
 
 static uint64_t item_max(const struct plan *p, const struct step *s)
 {
-	uint64_t max;
-
 	switch (s->kind) {
 	case ITEM_ZERO:
 		return (uint64_t)PLAN_ZERO_CLUSTERS << p->active->cluster_bits;
 	case ITEM_CLONE:
 		if (!p->moving)
 			return PLAN_CLONE_MAX;
-		max = p->guest_is_active ? p->clone_max_active : p->clone_max_idle;
-		return max_u64(round_down(max, cluster_of(p)), cluster_of(p));
+		return max_u64(round_down(p->clone_max, cluster_of(p)), cluster_of(p));
 	case ITEM_BLOB:
 	case ITEM_COPY:
 	case ITEM_COMPARE:

@@ -34,10 +34,12 @@
 #define PLAN_BUFFER (2u << 20)
 #define PLAN_CLONE_MAX (1ull << 32)
 /*
- * While moving. Beside an active guest clones are slow, and what is done is to be linked soon.
+ * While moving. In a large item more of the pieces are neighbours in the layer's file, which one
+ * call shares; that what is done is linked soon is the worker's to see to (is_to_be_cut), but not
+ * where all of it is read back first.
  */
-#define PLAN_CLONE_MAX_IDLE (1ull << 31)
-#define PLAN_CLONE_MAX_ACTIVE (1ull << 26)
+#define PLAN_CLONE_MAX_HELD (1ull << 31)
+#define PLAN_CLONE_MAX_VERIFY (1ull << 26)
 #define PLAN_CLONE_MIN (8ull << 20) /* however little room there is */
 #define PLAN_ZERO_CLUSTERS 65536u
 #define PLAN_RUNS 512u /* of an item, at most */
@@ -70,12 +72,7 @@ struct plan {
 	struct steps *record;
 	const struct steps *known;
 	bool recheck;
-	/*
-	 * While moving: what a worker saw last, and bytes of a CLONE item beside an idle and
-	 * an active guest.
-	 */
-	_Atomic bool guest_is_active;
-	uint64_t clone_max_idle, clone_max_active;
+	uint64_t clone_max; /* bytes of a CLONE item while moving */
 	uint64_t end; /* guest bytes: the largest table of the pass */
 
 	pthread_mutex_t lock; /* everything below */

@@ -22,11 +22,10 @@ static unsigned threads_of(const struct merge_options *o)
 }
 
 /*
- * Bytes of a CLONE item beside an idle guest: though a clone takes no room, what is leased
- * counts against the guest's reserve; see engine_join. What is to be read back is no faster
- * for being shared in large items.
+ * Bytes of a CLONE item: though a clone takes no room, what is leased counts against the guest's
+ * reserve; see engine_join. What is to be read back is no faster for being shared in large items.
  */
-static uint64_t clone_max_idle(const struct merge *m)
+static uint64_t clone_max(const struct merge *m)
 {
 	uint64_t room;
 
@@ -34,7 +33,7 @@ static uint64_t clone_max_idle(const struct merge *m)
 		return PLAN_CLONE_MAX;
 	room = max_u64(room_beside_guest(merge_active(m)->fd) / 4, PLAN_CLONE_MIN);
 	return min_u64(room,
-		       m->options->verify ? PLAN_CLONE_MAX_ACTIVE : PLAN_CLONE_MAX_IDLE);
+		       m->options->verify ? PLAN_CLONE_MAX_VERIFY : PLAN_CLONE_MAX_HELD);
 }
 
 static int plan_of(const struct merge *m, struct plan *p, const unsigned *pass,
@@ -194,8 +193,7 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n)
 
 	m->result->operation = "write"; /* what comes now, but for the data of layers */
 	plan.known = m->knows_steps ? &m->steps : NULL;
-	plan.clone_max_idle = clone_max_idle(m);
-	plan.clone_max_active = min_u64(plan.clone_max_idle, PLAN_CLONE_MAX_ACTIVE);
+	plan.clone_max = clone_max(m);
 	if (!err && !m->target->held)
 		err = target_local_pass(&m->local, pass, n);
 	if (!err)

@@ -422,16 +422,6 @@ static void process(struct worker *w)
 	leave(w, false, 0, true);
 }
 
-static int next_item(struct worker *w)
-{
-	struct target *t = w->engine->target;
-	struct plan *p = w->engine->plan;
-
-	if (t->ops->guest_is_active)
-		p->guest_is_active = t->ops->guest_is_active(t, NULL);
-	return plan_next(p, &w->item);
-}
-
 void *engine_worker(void *opaque)
 {
 	struct worker w = {.engine = opaque};
@@ -451,7 +441,7 @@ void *engine_worker(void *opaque)
 				err = 0;
 			break;
 		}
-		more = next_item(&w);
+		more = plan_next(e->plan, &w.item);
 		if (more == PLAN_AGAIN)
 			continue;
 		if (more <= 0) {

@@ -245,6 +245,30 @@ testMergeSyncsSparingly()
 	! grep -q 'verification failed' "$WORK/qemu-io" || fail "the content"
 }
 
+# What a guest was told is written, and flushes when its holder has died and there is a new one.
+testFlushesForTheOneBefore()
+{
+	need_stalls || return 0
+	prepare
+	need_stalls
+	new D.qcow2 8M -o preallocation=metadata
+	hold D.qcow2 || return 0
+	careless 'write -P 1 0 1M'
+	kill_holder
+	hold D.qcow2 || return 0
+	arm holder sync sync /D.qcow2 0 0 0 1 stall 0
+	guest_begins flush
+	reached holder sync
+	go holder sync
+	guest_ends
+	# once
+	arm holder again sync /D.qcow2 0 0 0 1 stall 0
+	guest flush
+	assertFalse "another sync" "[ -e '$WORK/holder/again.here' ]"
+	disarm holder
+	release
+}
+
 # A merge that links nothing: what leads to the old base no more are words that the last user of
 # the image wrote, and perhaps never synced. They are on the disk before the header names the base.
 testMergeSyncsWhatWasThere()

@@ -69,8 +69,8 @@ struct active {
 	_Atomic bool touched; /* data was written since the last sync */
 	_Atomic bool torn; /* words were, by a commit that failed half way */
 	/*
-	 * There was a sync since the image was opened (under commits.writing); before it the
-	 * words may be such as its last user did not sync.
+	 * There was a sync since the image was opened (under commits.writing); before it data
+	 * and words may be such as its last user did not sync.
 	 */
 	bool synced;
 	_Atomic size_t backlog; /* bytes of both */

@@ -201,13 +201,16 @@ int commit_now(struct commits *c, struct active *a, bool idle)
 	return err ? fail_in(err, a->img->path) : 0;
 }
 
-/* flush: what was overwritten in place counts, too. */
+/*
+ * flush: what was overwritten in place counts, too, and that a holder before this one was told to
+ * keep and did not sync: its guest may be ours. Under commits.writing.
+ */
 static bool has_work(struct active *a, bool flush)
 {
 	LOCK_SCOPE(&a->publish);
 
 	return a->writing || a->pending->n_words || a->pending->n_tables || a->torn ||
-	       (flush && a->touched);
+	       (flush && (a->touched || !a->synced));
 }
 
 int commit_words(struct commits *c, struct active *a)

@@ -97,7 +97,7 @@ static int begin(struct visit *v, struct holder *h, uint64_t count, uint64_t off
 
 static int flush(struct holder *h)
 {
-	return h->written ? commits_flush(&h->commits) : 0;
+	return h->options.readonly ? 0 : commits_flush(&h->commits);
 }
 
 int holder_read(struct holder *h, void *buf, uint32_t count, uint64_t offset)

@@ -23,7 +23,7 @@ void guest_watch_begin(struct guest_watch *g, uint64_t requests);
 /* requests: how many there have been by now. True for a second after a new one. */
 bool guest_watch_active(struct guest_watch *g, uint64_t requests);
 
-/* Requests per second, of the last fifth of a second or of the one before; 0 at first. */
+/* Requests per second, since a look a fifth of a second ago or longer; 0 at first. */
 uint64_t guest_watch_rate(struct guest_watch *g, uint64_t requests);
 
 /*

@@ -35,10 +35,11 @@
 #define PLAN_CLONE_MAX (1ull << 32)
 /*
  * While moving. In a large item more of the pieces are neighbours in the layer's file, which one
- * call shares; that what is done is linked soon is the worker's to see to (is_to_be_cut), but not
- * where all of it is read back first.
+ * call shares; but beside an active guest, where each call is followed by a pause, what is leased
+ * for it is kept from all others for long. What is read back is no faster in large items.
  */
-#define PLAN_CLONE_MAX_HELD (1ull << 31)
+#define PLAN_CLONE_MAX_IDLE (1ull << 31)
+#define PLAN_CLONE_MAX_ACTIVE (1ull << 29)
 #define PLAN_CLONE_MAX_VERIFY (1ull << 26)
 #define PLAN_CLONE_MIN (8ull << 20) /* however little room there is */
 #define PLAN_ZERO_CLUSTERS 65536u
@@ -72,7 +73,7 @@ struct plan {
 	struct steps *record;
 	const struct steps *known;
 	bool recheck;
-	uint64_t clone_max; /* bytes of a CLONE item while moving */
+	_Atomic uint64_t clone_max; /* bytes of the next CLONE item, while moving */
 	uint64_t end; /* guest bytes: the largest table of the pass */
 
 	pthread_mutex_t lock; /* everything below */

@@ -9,7 +9,6 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
-#include "image/room.h"
 #include "qcow2/refcount.h"
 
 static unsigned threads_of(const struct merge_options *o)
@@ -19,21 +18,6 @@ static unsigned threads_of(const struct merge_options *o)
 	if (!o->threads && n > 8)
 		n = 8;
 	return n < 1 ? 1 : n > ENGINE_MAX_THREADS ? ENGINE_MAX_THREADS : (unsigned)n;
-}
-
-/*
- * Bytes of a CLONE item: though a clone takes no room, what is leased counts against the guest's
- * reserve; see engine_join. What is to be read back is no faster for being shared in large items.
- */
-static uint64_t clone_max(const struct merge *m)
-{
-	uint64_t room;
-
-	if (!m->target->held)
-		return PLAN_CLONE_MAX;
-	room = max_u64(room_beside_guest(merge_active(m)->fd) / 4, PLAN_CLONE_MIN);
-	return min_u64(room,
-		       m->options->verify ? PLAN_CLONE_MAX_VERIFY : PLAN_CLONE_MAX_HELD);
 }
 
 static int plan_of(const struct merge *m, struct plan *p, const unsigned *pass,
@@ -193,7 +177,6 @@ static int run_pass(struct merge *m, const unsigned *pass, unsigned n)
 
 	m->result->operation = "write"; /* what comes now, but for the data of layers */
 	plan.known = m->knows_steps ? &m->steps : NULL;
-	plan.clone_max = clone_max(m);
 	if (!err && !m->target->held)
 		err = target_local_pass(&m->local, pass, n);
 	if (!err)

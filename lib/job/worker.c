@@ -422,6 +422,27 @@ static void process(struct worker *w)
 	leave(w, false, 0, true);
 }
 
+/*
+ * Though a clone takes no room, what is leased counts against the guest's reserve (see
+ * engine_join), and a guest that writes much takes of the room meanwhile.
+ */
+static uint64_t clone_max(struct target *t)
+{
+	bool active = t->ops->guest_is_active && t->ops->guest_is_active(t, NULL);
+	uint64_t room = max_u64(room_beside_guest(t->image->fd) / 8, PLAN_CLONE_MIN);
+
+	return min_u64(room, active ? PLAN_CLONE_MAX_ACTIVE : PLAN_CLONE_MAX_IDLE);
+}
+
+static int next_item(struct worker *w)
+{
+	struct engine *e = w->engine;
+
+	if (e->target->held && !e->verify)
+		e->plan->clone_max = clone_max(e->target);
+	return plan_next(e->plan, &w->item);
+}
+
 void *engine_worker(void *opaque)
 {
 	struct worker w = {.engine = opaque};
@@ -441,7 +462,7 @@ void *engine_worker(void *opaque)
 				err = 0;
 			break;
 		}
-		more = plan_next(e->plan, &w.item);
+		more = next_item(&w);
 		if (more == PLAN_AGAIN)
 			continue;
 		if (more <= 0) {

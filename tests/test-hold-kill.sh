@@ -202,6 +202,15 @@ testSyncsSparingly()
 	! grep -q 'verification failed' "$WORK/qemu-io" || fail "it is not there"
 }
 
+# make_below AMOUNT: A <- B, 8 MiB, of which B has that much
+make_below()
+{
+	new A.qcow2 8M
+	put A.qcow2 'write -P 1 0 8M'
+	new B.qcow2 8M -b A.qcow2 -F qcow2
+	put B.qcow2 "write -P 2 1M $1"
+}
+
 # The end of a merge syncs what the merge needs, not what a guest overwrites meanwhile: the
 # mark, its data, its words, and the header.
 testMergeSyncsSparingly()
@@ -211,10 +220,7 @@ testMergeSyncsSparingly()
 	need_stalls || return 0
 	prepare
 	need_stalls
-	new A.qcow2 8M
-	put A.qcow2 'write -P 1 0 8M'
-	new B.qcow2 8M -b A.qcow2 -F qcow2
-	put B.qcow2 'write -P 2 1M 1M'
+	make_below 1M
 	new D.qcow2 8M -b B.qcow2 -F qcow2
 	put D.qcow2 'write -P 3 0 64k'
 	hold D.qcow2 || return 0
@@ -276,10 +282,7 @@ testMergeSyncsWhatWasThere()
 	need_stalls || return 0
 	prepare
 	need_stalls
-	new A.qcow2 8M
-	put A.qcow2 'write -P 1 0 8M'
-	new B.qcow2 8M -b A.qcow2 -F qcow2
-	put B.qcow2 'write -P 2 1M 64k'
+	make_below 64k
 	# the whole header in one sector
 	new D.qcow2 8M -b B.qcow2 -F qcow2 -o compat=0.10
 	put D.qcow2 'write -P 3 0 64k' 'write -P 3 1M 64k'

@@ -17,8 +17,7 @@ import statistics
 import subprocess
 import time
 
-from chains import (GIB, KIB, MIB, RUNS, SCALE, create, fresh, scattered, sh, touch_memory,
-                    warm, write)
+from chains import GIB, KIB, MIB, RUNS, SCALE, create, fresh, scattered, sh, warm, write
 
 SECONDS = max(1, 6 // SCALE)  # a load without an end of its own
 LEAD = 2  # seconds of load before what is looked at
@@ -282,7 +281,6 @@ class LiveCase:
     def rate(self, server, kind, *more):
         """Operations per second, seconds of processor time that one takes the server, and how
         busy the client was."""
-        touch_memory()
         with server:
             before = server.processor()
             rate, count, busy = fio_rate(server.uri, kind, *more)
@@ -329,7 +327,6 @@ def two_copying_threads(source, target, count):
             os.preadv(come, [buf], places[i])
             os.pwritev(go, [buf], i * unit)
 
-    touch_memory()
     begin = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
         list(threads.map(half, (0, 1)))
@@ -394,7 +391,6 @@ def live(asked):
 
         def seconds(kind):
             path = fresh(where, top)
-            touch_memory()
             with kind(bench, path) as server:
                 begin = time.monotonic()
                 server.merge(path, below)
@@ -420,7 +416,6 @@ def live_load(asked):
         def loaded(kind, idle):
             """Rate and p99 while it merges (idle: for so many seconds), and how long."""
             path = fresh(where, top)
-            touch_memory()
             with kind(bench, path) as server:
                 with Guest(bench, server.uri) as guest:
                     begin = time.time()

@@ -11,12 +11,18 @@
  * keeps says nothing of another, so going through the choices of the places that a check
  * looks at goes through all disks.
  *
- * Not here: epochs (space.pml; here a cluster counts its users), layers and the worker
- * (link.pml), whose links are published like a guest's first write.
+ * FINISH of lib/holder/finish.c is here for what it makes durable and when: the header that
+ * leaves the layers out is one more place, and a hole below it reads something else. What a
+ * holder finds that its image's last user did not sync is here, too.
+ *
+ * Not here: epochs (space.pml; here a cluster counts its users); how a worker's links and the
+ * guest's requests meet (link.pml).
  *
  * OPS: what each guest does. FAILS: syncs and writes that fail, in all. FRESH: the image is
- * empty, so that the first commit makes the L2 table. NO_CUT: nobody looks at the disk, which
- * one can do for ever, so that a deadlock shows.
+ * empty, so that the first commit makes the L2 table. REOPENED: a word is in the file that
+ * nobody has synced. FINISH: a worker links what the layers have, and finishes. SNAPSHOT: what
+ * they have for an internal snapshot, too. NO_CUT: nobody looks at the disk, which one can do
+ * for ever, so that a deadlock shows.
  */
 #ifndef OPS
 #define OPS 2
@@ -40,7 +46,9 @@
 #define MARK 10 /* our header extension: sweep from this host cluster on; 3: none */
 #define BLOCK 11 /* the refcount block that counts host cluster 2; 0: never written */
 #define TABLE 12 /* the word of the refcount table that shows it */
-#define PLACES 13
+#define HEAD 13 /* 1: the header leaves the layers out */
+#define SNAP 14 /* an internal snapshot's word of guest cluster 1, as WORD */
+#define PLACES 15
 
 #define HOLE 0
 #define ZERO 1
@@ -69,6 +77,9 @@ bool writing; /* active.writing is there */
 byte mem[G]; /* words in memory (region_word) */
 bool busy[G]; /* region_begin */
 bool touched; /* active.touched */
+bool torn, synced; /* active.torn, active.synced */
+bool alone; /* commits.writing is held */
+byte words; /* of commits_words, as flush[] */
 byte next; /* alloc.next: host clusters from here on were never handed out */
 byte start; /* alloc.start */
 byte freelist, limbo; /* space.free, space.limbo */
@@ -173,7 +184,8 @@ inline take_cluster(out)
 		freelist = freelist & ~BIT(out);
 		if
 		:: users[out] || disk[DATA + out].now ||
-		   mem[0] == 2 + out || mem[1] == 2 + out -> double_use = true
+		   mem[0] == 2 + out || mem[1] == 2 + out ||
+		   disk[SNAP].now == 2 + out -> double_use = true
 		:: else
 		fi
 	:: else
@@ -351,10 +363,10 @@ inline set_mark(err)
 }
 
 /* refs_grow: a refcount block complete, sync, then the word that shows it */
-inline grow(err)
+inline grow(raised, err)
 {
 	if
-	:: W.raises & BIT(2) && !disk[TABLE].now ->
+	:: (raised) & BIT(2) && !disk[TABLE].now ->
 		d_step { store(BLOCK, 1) }
 #ifndef M_S0_SYNC
 		sync(err);
@@ -418,7 +430,7 @@ inline write_pending(err)
 {
 	set_mark(err);
 	/* S0 */
-	if :: !err -> grow(err) :: else fi;
+	if :: !err -> grow(W.raises, err) :: else fi;
 	/* S1 */
 	if :: !err -> raise(err) :: else fi;
 	if
@@ -469,6 +481,7 @@ inline commit_once(err)
 #else
 	dirty = touched;
 #endif
+	d_step { dirty = dirty || torn; torn = false }
 	d_step { /* take, under publish */
 		if
 		:: !writing && !(EMPTY(P) && !P.freed) ->
@@ -484,11 +497,12 @@ inline commit_once(err)
 	}
 	if
 	:: writing -> write_pending(err)
-	:: !writing && dirty -> sync(err) /* sync_only */
+	:: !writing && (dirty || !synced) -> sync(err) /* sync_only */
 	:: else
 	fi;
+	if :: !err -> synced = true :: else fi;
 	if
-	:: err -> touched = true
+	:: err -> d_step { touched = true; torn = true }
 	:: !err && writing ->
 		d_step { /* give_back */
 #ifndef M_LOWER_EARLY
@@ -526,6 +540,47 @@ inline tend()
 	k = 0
 }
 
+/* commit_now */
+inline commit_now(err)
+{
+	if
+	:: broken -> err = true
+	:: else ->
+		do
+		:: d_step { late = writing }
+		   commit_once(err);
+#ifdef M_NO_LATE
+		   break
+#else
+		   if
+		   :: late && !err
+		   :: else -> break
+		   fi
+#endif
+		od
+	fi
+}
+
+#ifdef M_FIRST_FLUSH
+#define UNSYNCED touched
+#else
+#define UNSYNCED (touched || !synced)
+#endif
+
+#ifdef M_TORN
+#define TORN false
+#else
+#define TORN torn
+#endif
+
+#ifdef FINISH
+#define LOCK_WRITING atomic { !alone -> alone = true }
+#define UNLOCK_WRITING alone = false
+#else
+#define LOCK_WRITING skip /* the commit thread is the only one */
+#define UNLOCK_WRITING skip
+#endif
+
 proctype committer()
 {
 	byte k, mark;
@@ -537,33 +592,20 @@ end:	do
 #ifndef M_FLUSH_UNHEARD
 		flush[0] == 1 || flush[GUESTS - 1] == 1 ||
 #endif
-		writing || !EMPTY(P) || limbo ->
+		writing || !EMPTY(P) || limbo || words == 1 ->
 		asked = flush[0] == 1 || flush[GUESTS - 1] == 1;
 		if :: flush[0] == 1 -> flush[0] = 2 :: else fi;
 		if :: flush[GUESTS - 1] == 1 -> flush[GUESTS - 1] = 2 :: else fi;
+		if :: words == 1 -> words = 2 :: else fi;
 		committing = true
 	   }
+	   LOCK_WRITING;
 	   if /* has_work */
-	   :: writing || !EMPTY(P) || (asked && touched) ->
-		if
-		:: broken -> err = true
-		:: else ->
-			do
-			:: d_step { late = writing }
-			   commit_once(err);
-#ifdef M_NO_LATE
-			   break
-#else
-			   if
-			   :: late && !err
-			   :: else -> break
-			   fi
-#endif
-			od
-		fi
+	   :: writing || !EMPTY(P) || TORN || (asked && UNSYNCED) -> commit_now(err)
 	   :: else
 	   fi;
 	   tend();
+	   UNLOCK_WRITING;
 	   d_step {
 		/* the good one serves those, too, who have not woken from a bad one */
 		k = 0;
@@ -578,6 +620,7 @@ end:	do
 		:: else -> break
 		od;
 		k = 0;
+		if :: words == 2 -> words = (err -> 4 : 3) :: else fi;
 		committing = false;
 		err = false;
 		late = false
@@ -591,8 +634,131 @@ end_gone:	do /* broken: commit_now refuses */
 	:: atomic { flush[0] == 1 || flush[0] == 2 -> flush[0] = 4 }
 	:: atomic { flush[GUESTS - 1] == 1 || flush[GUESTS - 1] == 2 ->
 		flush[GUESTS - 1] = 4 }
+	:: atomic { words == 1 || words == 2 -> words = 4 }
 	:: (false)
 	od
+}
+
+/* The worker, and FINISH --------------------------------------------------------------- */
+
+/* What the layers say of g is copied, and linked if the guest has written nothing yet. */
+inline link(g)
+{
+	if
+	:: mem[g] == HOLE ->
+		atomic { take_cluster(h) }
+		if
+		:: h != NONE ->
+			d_step { store(DATA + h, 2) }
+			d_step {
+				!busy[g]; /* else it is asked again later */
+				if
+				:: mem[g] == HOLE -> publish(g, 2 + h, true, h)
+				:: else -> limbo = limbo | BIT(h)
+				fi
+			}
+		:: else
+		fi;
+		h = 0
+	:: else
+	fi
+}
+
+#ifdef M_LAST_USER
+#define SYNCED true
+#else
+#define SYNCED synced
+#endif
+
+/* commit_words: under commits.writing, for who needs the words alone */
+inline commit_words(err)
+{
+	if
+	:: !broken && !writing && EMPTY(P) && !TORN && SYNCED
+	:: else -> commit_now(err)
+	fi
+}
+
+/* commit_links, of one word; it fails half way when there is no space for another */
+inline link_snapshot(err)
+{
+	LOCK_WRITING;
+	atomic { take_cluster(h) }
+	if
+	:: broken || h == NONE -> err = true
+	:: else -> d_step { store(DATA + h, 2) }
+	fi;
+	if
+	:: !err && start < disk[MARK].now ->
+		d_step { store(MARK, start) }
+		sync(err)
+	:: else
+	fi;
+	if :: !err -> grow(BIT(h), err) :: else fi;
+	if
+	:: !err ->
+		d_step { store(REF + h, 1) }
+		sync(err)
+	:: else
+	fi;
+	if
+	:: !err ->
+		d_step { store(SNAP, 2 + h) }
+		if
+		:: sync(err)
+		:: d_step { fails > 0 -> fails--; torn = true }
+		   /* the next run finds it in the file */
+		fi
+	:: else
+	fi;
+	h = 0;
+	UNLOCK_WRITING
+}
+
+proctype worker()
+{
+	byte h, k, mark;
+	bool err, late, dirty;
+
+#ifdef SNAPSHOT
+	if
+	:: link_snapshot(err)
+	:: skip
+	fi;
+#endif
+	if
+	:: link(0); link(1)
+	:: skip /* it was told BUSY, or that the holder will do it */
+	fi;
+#ifndef M_NO_WORDS
+	words = 1;
+	words >= 3;
+	err = err || words == 4;
+#endif
+	/* session_complete: what is missing is filled */
+	link(0);
+	link(1);
+#ifdef SNAPSHOT
+	if
+	:: !err && disk[SNAP].now == HOLE -> link_snapshot(err)
+	:: else
+	fi;
+#endif
+	LOCK_WRITING;
+	if
+	:: !err && mem[0] != HOLE && mem[1] != HOLE ->
+#if !defined(M_NO_WORDS) && !defined(M_WORDS_BEFORE)
+		commit_words(err);
+#endif
+		if
+		:: !err ->
+			d_step { store(HEAD, 1) } /* image_rehead */
+			sync(err)
+		:: else
+		fi
+	:: else
+	fi;
+	UNLOCK_WRITING
 }
 
 /* The power cut ---------------------------------------------------------------------- */
@@ -601,7 +767,7 @@ end_gone:	do /* broken: commit_now refuses */
 inline look_at_word(g, w)
 {
 	if
-	:: w == HOLE && !(safe[g] & BIT(2)) -> lost_write = true
+	:: w == HOLE && (!(safe[g] & BIT(2)) || disk[HEAD].may & 2) -> lost_write = true
 	:: w == ZERO && !(safe[g] & trims) -> lost_write = true
 	:: w >= 2 ->
 		leads[w - 2] = leads[w - 2] + 1;
@@ -622,6 +788,30 @@ inline look_at_word(g, w)
 	fi
 }
 
+/* It reads what the layers say, whatever the guest does. */
+inline look_at_snapshot()
+{
+	if
+	:: disk[SNAP].may & BIT(HOLE) && disk[HEAD].may & 2 -> lost_write = true
+	:: else
+	fi;
+	w = 2;
+	do
+	:: w < 2 + H ->
+		if
+		:: disk[SNAP].may & BIT(w) ->
+			leads[w - 2] = leads[w - 2] + 1;
+			if
+			:: disk[DATA + w - 2].may & ~BIT(2) -> lost_write = true
+			:: else
+			fi
+		:: else
+		fi;
+		w++
+	:: else -> break
+	od
+}
+
 proctype power_cut()
 {
 	byte g, w, c, h, leads[H];
@@ -633,7 +823,8 @@ end:	do
 		:: g < G ->
 			/* no L2 table, no word */
 			if
-			:: disk[L1].may & 1 && !(safe[g] & BIT(2)) -> lost_write = true
+			:: disk[L1].may & 1 && (!(safe[g] & BIT(2)) || disk[HEAD].may & 2) ->
+				lost_write = true
 			:: else
 			fi;
 			w = 0;
@@ -650,6 +841,9 @@ end:	do
 			g++
 		:: else -> break
 		od;
+#ifdef SNAPSHOT
+		look_at_snapshot();
+#endif
 		h = 0;
 		do
 		:: h < H ->
@@ -663,6 +857,7 @@ end:	do
 			if
 			/* a leak, if no word leads there, and the next open sweeps it not */
 			:: disk[REF + h].may & 2 && disk[MARK].may >> (h + 1) &&
+			   disk[SNAP].may & ~BIT(2 + h) &&
 			   (disk[L1].may & 1 || (disk[WORD + 0].may & ~BIT(2 + h) &&
 						 disk[WORD + 1].may & ~BIT(2 + h))) ->
 				leak_lost = true
@@ -722,10 +917,28 @@ init {
 		start = 1;
 		next = 1;
 #endif
-		done[0] = live[0];
-		done[1] = live[1];
 		safe[0] = live[0];
-		safe[1] = live[1]
+		safe[1] = live[1];
+#ifdef REOPENED
+		/* and 1 has host cluster 1; its word is in the file, and not durable */
+		live[1] = BIT(1);
+		safe[1] = BIT(1) | BIT(2);
+		disk[DATA + 1].now = 1;
+		disk[DATA + 1].may = BIT(1);
+		disk[REF + 1].now = 1;
+		disk[REF + 1].may = BIT(1);
+		disk[WORD + 1].now = 3;
+		disk[WORD + 1].may = BIT(3) | BIT(HOLE);
+		disk[MARK].now = 1;
+		disk[MARK].may = BIT(1);
+		mem[1] = 3;
+		start = 2;
+		next = 2;
+#else
+		synced = true; /* there is nothing else */
+#endif
+		done[0] = live[0];
+		done[1] = live[1]
 	}
 	atomic {
 		i = 0;
@@ -734,6 +947,9 @@ init {
 		:: else -> break
 		od;
 		run committer();
+#ifdef FINISH
+		run worker();
+#endif
 #ifndef NO_CUT
 		run power_cut()
 #endif

@@ -97,17 +97,29 @@ int write_at(int fd, const void *buf, size_t len, uint64_t offset)
 	return 0;
 }
 
-int sync_data(int fd)
+static int sync_with(int (*sync)(int), int fd)
 {
-	int r;
+	int r, err;
 
 	do {
-		r = fdatasync(fd);
+		r = sync(fd);
 	} while (r < 0 && errno == EINTR);
 	/* Devices and pipes of a kind that cannot be synced have nothing to lose. */
-	if (r < 0 && errno != EINVAL && errno != EROFS)
-		return fail_errno(errno, "cannot sync to the disk");
-	return 0;
+	if (r == 0 || errno == EINVAL || errno == EROFS)
+		return 0;
+	err = fail_errno(errno, "cannot sync to the disk");
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	return err;
+}
+
+int sync_data(int fd)
+{
+	return sync_with(fdatasync, fd);
+}
+
+int sync_all(int fd)
+{
+	return sync_with(fsync, fd);
 }
 
 int sync_folder_of(const char *path)

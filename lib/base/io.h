@@ -24,8 +24,15 @@ int read_all_at(int fd, void *buf, size_t len, uint64_t offset);
 
 int write_at(int fd, const void *buf, size_t len, uint64_t offset);
 
-/* fdatasync. A failure is final for this descriptor: see image/link.h. */
+/*
+ * fdatasync. A failure is final for this descriptor: see image/link.h. The kernel keeps pages that
+ * it could not write, as clean ones: whoever opens the file next would take them for what is on
+ * the disk, and his sync would succeed (fsync(2), "Can PostgreSQL use fsync safely?" on LWN). So
+ * they are forgotten here.
+ */
 int sync_data(int fd);
+/* The same with fsync. */
+int sync_all(int fd);
 
 /* fsync of the folder that holds path (its entry becomes durable). */
 int sync_folder_of(const char *path);

@@ -133,8 +133,9 @@ int newfile_publish(struct newfile *n)
 	int err;
 
 	/* before the name, so that the name never leads to less than all */
-	if (fsync(n->fd) < 0)
-		return fail_errno(errno, "cannot sync to the disk");
+	err = sync_all(n->fd);
+	if (err)
+		return err;
 	if (!n->named) {
 		err = link_to_name(n);
 		/* no /proc, no links on this file system, links restricted */
@@ -146,9 +147,9 @@ int newfile_publish(struct newfile *n)
 		n->named = true;
 	}
 	/* the link count too, where a file system keeps it with the file */
-	if (fsync(n->fd) < 0)
-		return fail_errno(errno, "cannot sync to the disk");
-	err = sync_folder_of(n->path);
+	err = sync_all(n->fd);
+	if (!err)
+		err = sync_folder_of(n->path);
 	n->done = !err;
 	return err;
 }

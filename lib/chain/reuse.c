@@ -120,8 +120,8 @@ static int change_header(struct image *img, const char *string, const char *form
 		return err;
 	err = image_make_writable(img);
 	/* it may be as new as if we had made it */
-	if (!err && fsync(img->fd) < 0)
-		err = fail_errno(errno, "cannot sync to the disk");
+	if (!err)
+		err = sync_all(img->fd);
 	if (!err && (strcmp(img->header.backing_name, string) != 0 ||
 		     strcmp(img->header.backing_format, format) != 0))
 		err = image_rehead(img, &change);

@@ -272,8 +272,8 @@ static int sync_below(const struct chain *c, bool held)
 		const struct image *img = c->links[i].image;
 		bool ours = i || !held;
 
-		if (ours && fsync(img->fd) < 0 && errno != EINVAL && errno != EROFS)
-			err = fail_errno(errno, "cannot sync to the disk");
+		if (ours)
+			err = sync_all(img->fd);
 		if (!err && ours && img->data_fd != img->fd)
 			err = sync_data(img->data_fd);
 		if (!err)
@@ -424,5 +424,6 @@ void snapshot_result_release(struct snapshot_result *r)
 {
 	free(r->backing_path);
 	free(r->warning);
-	r->backing_path = r->warning = NULL;
+	free(r->note);
+	r->backing_path = r->warning = r->note = NULL;
 }

@@ -47,6 +47,7 @@ struct snapshot_result {
 	struct qcow2_header header; /* of the overlay, as read from it */
 	char *backing_path; /* where its backing string leads; malloc'd, as the next */
 	char *warning; /* a sentence that names its file, or NULL */
+	char *note; /* the same, for who watches */
 	bool reused; /* the overlay existed */
 	bool live; /* a holder writes to the overlay from now on */
 };

@@ -104,8 +104,8 @@ static int open_overlay(struct swap *s, const struct mail_switch *m)
 	if (!err)
 		err = image_make_writable(l->image);
 	/* file and folder, before anything depends on it */
-	if (!err && fsync(l->image->fd) < 0)
-		err = fail_errno(errno, "cannot sync to the disk");
+	if (!err)
+		err = sync_all(l->image->fd);
 	if (!err)
 		err = sync_folder_of(m->path);
 	return err ? fail_in(err, m->path) : 0;

@@ -279,5 +279,5 @@ int image_create(int fd, const struct image_options *o)
 		err = write_at(fd, header, cluster, 0);
 	if (err)
 		return err;
-	return fsync(fd) < 0 ? fail_errno(errno, "cannot sync") : 0;
+	return sync_all(fd);
 }

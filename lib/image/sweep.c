@@ -187,7 +187,12 @@ int image_sweep(struct image *img, uint64_t from, uint64_t *freed)
 	if (s.clusters > INT_MAX)
 		return fail(EUCLEAN, "the file has more clusters than can be counted");
 	s.end = first;
-	if (first < s.clusters)
+	/*
+	 * A word that its writer did not sync may unlink a cluster: its refcount is not to be on the
+	 * disk before the word is.
+	 */
+	err = image_sync(img);
+	if (!err && first < s.clusters)
 		err = sweep_all(&s, first);
 	if (!err)
 		err = sweep_past_end(&s, first);

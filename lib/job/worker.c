@@ -438,8 +438,10 @@ static int next_item(struct worker *w)
 {
 	struct engine *e = w->engine;
 
-	if (e->target->held && !e->verify)
-		e->plan->clone_max = clone_max(e->target);
+	if (e->target->held)
+		e->plan->clone_max = min_u64(clone_max(e->target),
+					     e->verify ? PLAN_CLONE_MAX_VERIFY
+						       : UINT64_MAX);
 	return plan_next(e->plan, &w->item);
 }
 

@@ -61,6 +61,8 @@ static int open_and_lock(struct holder *h)
 	if (!err && format == IMAGE_RAW)
 		err = foreign_probe(h->path);
 	if (!err && format == IMAGE_RAW)
+		err = foreign_doubt(h->path, FOREIGN_MAKE_OVERLAY);
+	if (!err && format == IMAGE_RAW)
 		err = fail(ENOTSUP, "is a raw image; make an overlay of it first with "
 				    "chain-snapshot, or serve it with nbdkit file");
 	if (err)
@@ -121,8 +123,12 @@ int holder_open(struct holder **out, const struct holder_options *o)
 	pthread_mutex_init(&h->gate_lock, NULL);
 	pthread_cond_init(&h->gate_opened, NULL);
 	err = h->path ? open_and_lock(h) : fail(ENOMEM, "out of memory");
-	if (!err && !o->readonly) {
-		err = image_check_overlaps(h->chain->links[0].image);
+	if (!err) {
+		struct image *img = h->chain->links[0].image;
+
+		err = image_check_end(img);
+		if (!err && !o->readonly)
+			err = image_check_overlaps(img);
 		err = err ? fail_in(err, h->path) : 0;
 	}
 	if (!err)

@@ -14,6 +14,8 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "image/map.h"
+#include "image/refs.h"
 #include "image/tally.h"
 
 struct checker {
@@ -207,5 +209,27 @@ int image_check(struct image *img, struct image_check *out)
 	check_free(c);
 	if (err)
 		image_check_release(out);
+	return err;
+}
+
+int image_check_end(struct image *img)
+{
+	uint64_t first = div_up(img->file_size, image_cluster_size(img)), counted, run;
+	int err;
+
+	if (img->format != IMAGE_QCOW2 || img->data_fd != img->fd)
+		return 0;
+	counted = refs_coverage(img);
+	if (first >= counted)
+		return 0;
+	err = refs_free_run(img, first, counted - first, &run);
+	if (err || first + run == counted)
+		return err;
+	for (uint64_t pos = 0; pos < img->size && !err;) {
+		struct extent e;
+
+		err = image_map(img, 0, pos, img->size - pos, &e);
+		pos += e.length;
+	}
 	return err;
 }

@@ -76,6 +76,13 @@ void image_forget_tables(struct image *img, uint64_t host, uint64_t clusters);
 int image_check_word(const struct image *img, const struct qcow2_mapping *m);
 
 /*
+ * Was the file cut short (a copy that was interrupted)? Where something is counted past its end,
+ * the words of the active table are looked at; it may be no more than what a crash left.
+ * -EUCLEAN: some guest offset's data is lost.
+ */
+int image_check_end(struct image *img);
+
+/*
  * Does the open image need work before it may be written to? Does that work: repair when
  * dirty, sweep when marked, unknown autoclear bits cleared. After image_check_overlaps: tables
  * that are named again and again would be walked for hours.

@@ -16,13 +16,15 @@
  * The file may have grown since, a slice of the cache may be older than a table that began
  * in it, and a write may be under way.
  */
-static void look_afresh(struct image *img, struct map_window *w, int tries)
+static void look_afresh(struct image *img, struct map_window *w, int tries, bool *moved)
 {
 	const struct timespec pause = {.tv_nsec = 5000000};
 	struct stat st;
 
-	if (fstat(img->fd, &st) == 0)
+	if (fstat(img->fd, &st) == 0) {
+		*moved |= img->file_size != (uint64_t)st.st_size;
 		img->file_size = (uint64_t)st.st_size;
+	}
 	cache_drop(img->cache);
 	w->l1_index = 0;
 	w->count = 0;
@@ -36,6 +38,7 @@ static int look_at_table(struct plan *p, unsigned i, uint64_t pos)
 	struct image *img = p->active;
 	uint64_t size = round_up(img->tables[p->pass[i]].size, image_cluster_size(img));
 	struct extent *e = &p->needs[i];
+	bool moved = false;
 	int err;
 
 	if (pos - e->start < e->length)
@@ -47,10 +50,12 @@ static int look_at_table(struct plan *p, unsigned i, uint64_t pos)
 	}
 	err = image_map_window(img, p->pass[i], &p->windows[i], pos, size - pos, e);
 	for (int tries = 0; err == -EUCLEAN && p->moving; tries++) {
-		if (tries == READ_TRIES)
+		if (tries == READ_TRIES && moved)
 			return fail(EAGAIN, "its tables kept changing while they were "
 					    "read; try again later");
-		look_afresh(img, &p->windows[i], tries);
+		if (tries == READ_TRIES) /* in a file that stays as it is: damage */
+			return err;
+		look_afresh(img, &p->windows[i], tries, &moved);
 		err = image_map_window(img, p->pass[i], &p->windows[i], pos, size - pos,
 				       e);
 	}

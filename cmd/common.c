@@ -16,6 +16,7 @@
 #include "base/escape.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "output.h"
 #include "status.h"
 
 #define SAME_EVENT_MS 1000u /* signals so close are one event */
@@ -25,6 +26,7 @@ volatile sig_atomic_t stop_signal;
 static const char *name_of_program;
 static bool ended;
 static _Atomic bool lacks_memory; /* for a part of the output */
+static bool unread; /* a reader of stdout let us wait until the end */
 static int stdout_error; /* errno of the first flush that failed; stdio forgets it */
 static FILE *terminal; /* stderr, while getopt has another */
 
@@ -221,6 +223,13 @@ int common_begin(const char *program, const struct argp *argp, int argc, char **
 	return -parse_arguments(argp, argc, argv, args);
 }
 
+bool common_may_write(void)
+{
+	if (!unread && !output_wait(STDOUT_FILENO))
+		unread = true;
+	return !unread;
+}
+
 bool common_flush(void)
 {
 	errno = 0;
@@ -234,7 +243,8 @@ static void say_not_written(const char *program, const char *done, int err)
 	CLEANUP_FREE char *text = NULL;
 
 	if (asprintf(&text, "%s%sstandard output: cannot write%s%s", done ? done : "",
-		     done ? "; but " : "", err ? ": " : "", err ? strerror(err) : "") < 0)
+		     done ? "; but " : "", err ? ": " : "",
+		     unread ? "nobody reads it" : err ? strerror(err) : "") < 0)
 		text = NULL;
 	remark(program, text ? text : "standard output: cannot write");
 }
@@ -251,9 +261,9 @@ int common_end_after(const char *program, int status, const char *done)
 		err = errno;
 	/* a closed stdout that nobody wrote to is no error */
 	if (!failed && (!err || (err == EBADF && !pending))) {
-		if (status || !lacks_memory)
+		if (status || (!lacks_memory && !unread))
 			return status;
-		err = ENOMEM;
+		err = lacks_memory ? ENOMEM : EAGAIN;
 	}
 	say_not_written(program, done, stdout_error ? stdout_error : err);
 	return STATUS_IO;

@@ -56,6 +56,13 @@ void common_lacks_memory(void);
 /* escape_text, for what is printed; NULL: it lacks memory. */
 char *common_text(const char *text);
 
+/*
+ * May more be written to stdout? Waits for who reads it. false: he did not, until long after
+ * somebody wanted us to end (output.h), and nothing is written any more; common_end says so if
+ * nothing else is wrong.
+ */
+bool common_may_write(void);
+
 /* Flush stdout. false: it failed, now or before; common_end says why it first did. */
 bool common_flush(void);
 

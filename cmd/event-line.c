@@ -14,6 +14,10 @@ json_t *json_bytes(uint64_t bytes)
 
 void json_line(json_t *value)
 {
+	if (!common_may_write()) {
+		json_decref(value);
+		return;
+	}
 	if (value)
 		json_dumpf(value, stdout, JSON_COMPACT);
 	putchar('\n');

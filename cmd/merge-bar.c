@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/size.h"
+#include "output.h"
 
 #define DRAW_MS 100
 #define SAMPLE_MS 500
@@ -129,6 +130,8 @@ void merge_bar_update(struct merge_bar *bar, enum merge_state state,
 	sample(bar, counts->done, now);
 	if (bar->drawn_ms && state == bar->state && now - bar->drawn_ms < DRAW_MS)
 		return;
+	if (!output_has_room(STDERR_FILENO)) /* stopped: nobody looks at it */
+		return;
 	bar->state = state;
 	bar->drawn_ms = now;
 	draw(bar, state, counts, rate);
@@ -138,7 +141,7 @@ void merge_bar_clear(struct merge_bar *bar)
 {
 	int columns = window_columns() - 1;
 
-	if (!bar->columns)
+	if (!bar->columns || !output_wait(STDERR_FILENO))
 		return;
 	bar->columns += COLUMNS_FREE;
 	if (bar->columns > columns)

@@ -20,6 +20,7 @@
 #include "merge-death.h"
 #include "merge-events.h"
 #include "merge-report.h"
+#include "output.h"
 #include "qemu/merge.h"
 #include "qmp-of.h"
 #include "status.h"
@@ -77,7 +78,7 @@ static void on_event(void *opaque, const char *line)
 {
 	const struct show *s = opaque;
 
-	if (!s->args->common.json)
+	if (!s->args->common.json || !common_may_write())
 		return;
 	puts(line);
 	common_flush();
@@ -204,6 +205,8 @@ static int run(struct show *s)
 		      : merge_run(&s->args->merge, &observer, &r);
 
 	merge_death_wait(); /* which may be why it failed */
+	if (is_stop(err))
+		output_hurry();
 	merge_bar_clear(&s->bar);
 	counts = r.counts.total ? &r.counts : &s->events.counts;
 	tell_how_far(&s->args->merge, err, counts);

@@ -11,6 +11,7 @@
 #include "base/size.h"
 #include "event-line.h"
 #include "info-text.h"
+#include "output.h"
 #include "status.h"
 
 #define PROGRESS_MS 250
@@ -111,6 +112,9 @@ void merge_events_progress(struct merge_events *e, enum merge_state state,
 	 * that there may turn out to be nothing to do.
 	 */
 	if (!e->on || e->dry_run || state == MERGE_CREATED || state >= MERGE_ABORTING)
+		return;
+	/* who does not read now is told later, and of the figures the last ones */
+	if (!output_has_room(STDOUT_FILENO))
 		return;
 	advance(e, state);
 	if (now - e->told_ms < PROGRESS_MS)

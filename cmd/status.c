@@ -7,11 +7,13 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/escape.h"
 #include "base/fail.h"
 #include "common.h"
+#include "output.h"
 
 static const struct {
 	int err, status;
@@ -45,6 +47,8 @@ void remark(const char *program, const char *text)
 {
 	CLEANUP_FREE char *shown = escape_text(text);
 
+	if (!output_wait(STDERR_FILENO))
+		return;
 	fprintf(stderr, "%s: %s\n", program, shown ? shown : "out of memory");
 }
 

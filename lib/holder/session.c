@@ -128,8 +128,14 @@ void session_close(struct holder *h)
 
 int session_no_room(struct holder *h)
 {
+	int fd = active_of(h)->img->data_fd;
+	char left[SIZE_TEXT], kept[SIZE_TEXT];
+
 	commits_want_space(&h->commits, active_of(h), -ENOSPC);
-	return fail(ENOSPC, "what is left on the file system is kept for the guest");
+	return fail(ENOSPC,
+		    "%s are left on the file system, of which %s are kept for the guest; free "
+		    "some space, or merge at rest",
+		    size_format(room_free(fd), left), size_format(room_of_guest(fd), kept));
 }
 
 /* Bytes for new leases: what is leased already need not be written yet. */

@@ -54,16 +54,18 @@ int room_take(int fd, uint64_t from, uint64_t length)
 	return fail_errno(errno, "no room for the image's tables");
 }
 
+uint64_t room_of_guest(int fd)
+{
+	struct statvfs fs;
+
+	if (fstatvfs(fd, &fs) < 0)
+		return RESERVE_LEAST;
+	return max_u64(RESERVE_LEAST, (uint64_t)fs.f_blocks * fs.f_frsize / 100);
+}
+
 uint64_t room_beside_guest(int fd)
 {
-	uint64_t size, left, reserve;
-	struct statvfs fs;
-	struct stat st;
+	uint64_t left = room_free(fd), kept = room_of_guest(fd);
 
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || fstatvfs(fd, &fs) < 0)
-		return UINT64_MAX;
-	size = (uint64_t)fs.f_blocks * fs.f_frsize;
-	left = (uint64_t)fs.f_bavail * fs.f_frsize;
-	reserve = max_u64(RESERVE_LEAST, size / 100);
-	return left > reserve ? left - reserve : 0;
+	return left == UINT64_MAX ? left : left > kept ? left - kept : 0;
 }

@@ -26,9 +26,12 @@ uint64_t room_holes(int fd, uint64_t from, uint64_t length);
  */
 int room_take(int fd, uint64_t from, uint64_t length);
 
+/* What of this file's file system is kept for a running guest: the larger of 256 MiB and 1 %. */
+uint64_t room_of_guest(int fd);
+
 /*
- * Bytes of this file's file system that a merge may take beside a running guest, who should
- * find the larger of 256 MiB and 1 % free; UINT64_MAX: not known, or a block device.
+ * Bytes of this file's file system that a merge may take beside a running guest: room_free less
+ * room_of_guest; UINT64_MAX: not known, or a block device.
  */
 uint64_t room_beside_guest(int fd);
 

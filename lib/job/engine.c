@@ -138,12 +138,14 @@ bool engine_fault(struct engine *e, const char *operation, int err)
 		set_error(e, operation, err);
 		return false;
 	}
-	free(e->fault_sentence);
-	e->fault_sentence = strdup(fail_sentence());
-	e->fault_operation = operation;
-	e->fault_error = err;
-	e->fault_stops = stops;
-	e->fault_new = true;
+	if (!stops || !e->fault_paused) { /* all of us meet the same full disk */
+		free(e->fault_sentence);
+		e->fault_sentence = strdup(fail_sentence());
+		e->fault_operation = operation;
+		e->fault_error = err;
+		e->fault_stops = stops;
+		e->fault_new = true;
+	}
 	if (!stops) {
 		if (!e->ignored) {
 			e->ignored = err;

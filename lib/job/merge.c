@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/io.h"
 #include "base/size.h"
 #include "image/room.h"
 #include "job/run.h"
@@ -184,16 +185,28 @@ void merge_note_outcome(struct merge *m, int err)
 		r->counts = m->counts;
 }
 
+/*
+ * The header that says so may be one that its writer had no time to sync, or could not: who is
+ * told that nothing is left to do may remove the layers.
+ */
+static int nothing_to_do(struct merge *m)
+{
+	int err = m->options->dry_run ? 0 : sync_data(merge_active(m)->fd);
+
+	return err ? fail_in(err, m->options->image) : 0;
+}
+
 static int run(struct merge *m)
 {
 	struct merge_result *r = m->result;
 	int err = begin(m);
 
-	if (!err)
-		r->old_file_size = r->new_file_size = merge_active(m)->file_size;
-	if (err || r->nothing_to_do)
+	if (err)
 		return err;
-	r->space_free = room_free(merge_active(m)->data_fd);
+	r->old_file_size = r->new_file_size = merge_active(m)->file_size;
+	if (r->nothing_to_do)
+		return nothing_to_do(m);
+	r->space_free = merge_room(m, merge_active(m)->data_fd);
 	if (m->held.mailbox)
 		err = merge_live(m);
 	else

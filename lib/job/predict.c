@@ -69,6 +69,11 @@ static unsigned needs(const struct merge *m, struct need out[static 2])
 	return 1;
 }
 
+uint64_t merge_room(const struct merge *m, int fd)
+{
+	return m->held.by_holder || m->held.by_qemu ? room_beside_guest(fd) : room_free(fd);
+}
+
 /* Into the result: of the file system that is short of space, else of that of the data. */
 static struct need choose(struct merge *m)
 {
@@ -76,10 +81,10 @@ static struct need choose(struct merge *m)
 	unsigned count = needs(m, n);
 
 	chosen = &n[count - 1];
-	if (n[0].bytes > room_free(n[0].fd))
+	if (n[0].bytes > merge_room(m, n[0].fd))
 		chosen = &n[0];
 	m->result->space_needed = chosen->bytes;
-	m->result->space_free = room_free(chosen->fd);
+	m->result->space_free = merge_room(m, chosen->fd);
 	return *chosen;
 }
 

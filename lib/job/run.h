@@ -59,6 +59,13 @@ int merge_passes(struct merge *m);
 
 /* Carry it out without writing: the figures of the result. Uses m->local for it. */
 int merge_predict(struct merge *m);
+
+/*
+ * Bytes of that file's file system that the merge may take: while the image is in use not what is
+ * kept for the guest.
+ */
+uint64_t merge_room(const struct merge *m, int fd);
+
 /* Refuse before the first write what cannot fit; quickly when it certainly fits. */
 int merge_check_space(struct merge *m);
 

@@ -352,7 +352,7 @@ static int run(struct stream *s)
 	if (err || r->nothing_to_do)
 		return err;
 	r->old_file_size = r->new_file_size = merge_active(m)->file_size;
-	r->space_free = room_free(merge_active(m)->data_fd);
+	r->space_free = merge_room(m, merge_active(m)->data_fd);
 	err = s->options.dry_run ? predict(m) : carry_out(s);
 	merge_note_outcome(m, err);
 	return err;

@@ -114,9 +114,7 @@ static int open_chains(struct setup *s)
 	if (!err && format == IMAGE_RAW)
 		err = foreign_probe(o->image);
 	if (!err && format == IMAGE_RAW)
-		err = foreign_doubt(o->image,
-				    "If it is raw, make an overlay of it first with "
-				    "chain-snapshot -o backing_fmt=raw");
+		err = foreign_doubt(o->image, FOREIGN_MAKE_OVERLAY);
 	if (!err && format == IMAGE_RAW)
 		err = fail(ENOTSUP, "is a raw image, which has no backing file to merge; "
 				    "make an overlay of it first with chain-snapshot");
@@ -216,9 +214,12 @@ static int find_base(struct setup *s)
 		return nothing(s, "the chain is short enough already");
 	if (o->depth)
 		s->keep = n - (o->depth - 1);
-	if (s->keep == 1)
-		return nothing(s, "the base is the direct backing file already");
-	return 0;
+	if (s->keep > 1 ||
+	    (o->backing_string && !s->held->by_holder && !s->held->by_qemu))
+		return 0; /* or the name is another one: is_stored */
+	return nothing(s, o->backing_string
+				  ? "the base's name is changed only at rest"
+				  : "the base is the direct backing file already");
 }
 
 const struct image *setup_new_base(const struct setup *s)
@@ -374,13 +375,13 @@ static int probe_reflink(struct setup *s)
 	return 0;
 }
 
-/* A rebase onto what the header says already, word for word. */
-static bool is_rebased(const struct setup *s)
+/* The new base is what the header says already, word for word. */
+static bool is_stored(const struct setup *s)
 {
 	const struct qcow2_header *h = &active(s)->header;
 	const struct image *base = setup_new_base(s);
 
-	return s->new_chain && base && s->chain->count > 1 &&
+	return base && s->chain->count > 1 &&
 	       image_same_file(base, s->chain->links[1].image) &&
 	       strcmp(h->backing_name, s->string) == 0 &&
 	       strcmp(h->backing_format, s->format) == 0;
@@ -433,8 +434,8 @@ int setup_open(struct setup *s, const struct merge_options *o, const struct limi
 		warn_probed(s);
 	if (!err && !r->nothing_to_do)
 		err = name_base(s);
-	if (!err && !r->nothing_to_do && is_rebased(s))
-		err = nothing(s, "NEWBASE is the backing file already");
+	if (!err && !r->nothing_to_do && is_stored(s))
+		err = nothing(s, "the header names the base so already");
 	if (err)
 		return err;
 	if (setup_new_base(s) && active(s)->header.autoclear & QCOW2_DATA_FILE_RAW)
@@ -458,38 +459,42 @@ void setup_release(struct setup *s)
 }
 
 /* What the user named: somebody may have put another file there since. */
-static int check_name(const struct setup *s)
+static int check_name(const char *path, const struct image *img)
 {
 	struct stat st;
-	bool there = stat(s->options->image, &st) == 0;
+	bool there = stat(path, &st) == 0;
 
-	if (there && st.st_dev == active(s)->dev && st.st_ino == active(s)->ino)
+	if (there && st.st_dev == img->dev && st.st_ino == img->ino)
 		return 0;
 	if (!there && errno != ENOENT && errno != ENOTDIR)
-		return fail_in(fail_errno(errno, "cannot look at it"), s->options->image);
+		return fail_in(fail_errno(errno, "cannot look at it"), path);
 	return fail_in(fail(EAGAIN, "was renamed, removed or replaced by another file "
-				    "meanwhile; its backing file was left as it is"),
-		       s->options->image);
+				    "meanwhile; the backing file was left as it is"),
+		       path);
+}
+
+/* Just copied there, perhaps, and not on the disk yet. */
+static int make_durable(int fd, const char *path)
+{
+	int err = sync_all(fd);
+
+	return err ? fail_in(err, path) : sync_folder_of(path);
 }
 
 int setup_before_switch(const struct setup *s)
 {
 	const struct chain *c = s->new_chain ? s->new_chain : s->chain;
-	int err = check_name(s);
+	size_t base = s->new_chain ? 0 : s->keep;
+	int err = check_name(s->options->image, active(s));
 
-	for (size_t i = s->new_chain ? 0 : s->keep; i < c->count && !err; i++) {
+	if (!err && base < c->count)
+		err = check_name(c->links[base].image->path, c->links[base].image);
+	for (size_t i = base; i < c->count && !err; i++) {
 		const struct image *img = c->links[i].image;
 
-		/* Just copied there, perhaps, and not on the disk yet. */
-		if (fsync(img->fd) < 0 && errno != EINVAL && errno != EROFS)
-			err = fail_errno(errno, "%s: cannot sync to the disk", img->path);
-		if (!err && img->data_path && fsync(img->data_fd) < 0)
-			err = fail_errno(errno, "%s: cannot sync to the disk",
-					 img->data_path);
+		err = make_durable(img->fd, img->path);
 		if (!err && img->data_path)
-			err = sync_folder_of(img->data_path);
-		if (!err)
-			err = sync_folder_of(img->path);
+			err = make_durable(img->data_fd, img->data_path);
 	}
 	return err ? err : check_string(s);
 }

@@ -36,6 +36,11 @@ void snapshot_report(FILE *to, const struct snapshot_options *o,
 		r->reused ? "now an" : "a new", backing, h->backing_format,
 		size_format(h->size, size),
 		r->live ? "; the guest writes to it now" : "");
+	if (r->note) {
+		CLEANUP_FREE char *note = common_text(r->note);
+
+		fprintf(to, "%s\n", note ? note : "");
+	}
 	if (!verbose)
 		return;
 	fprintf(to,
@@ -85,6 +90,8 @@ int snapshot_print_json(const struct snapshot_options *o, const struct snapshot_
 		json_object_set_new(object, "live", json_true());
 	if (r->warning)
 		info_set_text(object, "warning", r->warning);
+	if (r->note)
+		info_set_text(object, "note", r->note);
 	text = object ? json_dumps(object, JSON_COMPACT) : NULL;
 	json_decref(object);
 	if (!text)

@@ -85,13 +85,13 @@ static int connect_to(const struct merge_options *o, struct held *h)
 	return err == -EAGAIN ? held_busy(h->dev, h->ino) : err;
 }
 
-static int refuse_unsafe(const struct page_view *v)
+static int refuse_unsafe(pid_t pid, const char *program)
 {
 	return fail(
 		EAGAIN,
 		"held by pid %d (%s) for a guest, who would see other content from one "
 		"moment to the next; stop it first, or rebase without -u",
-		(int)v->owner_pid, v->owner_program);
+		(int)pid, program);
 }
 
 /* Does somebody merge it already, or make a snapshot? As connect_to says it. */
@@ -109,7 +109,7 @@ static int come_to_holder(const struct search *s, const struct page_view *v)
 	if (s->for_snapshot)
 		return 0;
 	if (s->o->type == MERGE_REBASE_UNSAFE)
-		return refuse_unsafe(v);
+		return refuse_unsafe(v->owner_pid, v->owner_program);
 	return s->o->dry_run ? refuse_second(v) : connect_to(s->o, s->h);
 }
 
@@ -173,8 +173,29 @@ static int in_use_by_reader(const struct held *h, const struct lock_holder *who,
 		process_user(who[0].uid, user, sizeof(user)));
 }
 
-static int in_use(const struct held *h, enum seen seen)
+char *held_as_layer(const char *image)
 {
+	struct lock_holder who[HOLDERS];
+	char above[PATH_MAX], *text = NULL;
+	struct stat st;
+	int n = stat(image, &st) == 0 ? lock_holders(st.st_dev, st.st_ino, who, HOLDERS)
+				      : 0;
+
+	for (int i = 0; i < n && !text; i++)
+		if (above_find(who[i].pid, st.st_dev, st.st_ino, above) &&
+		    asprintf(&text,
+			     "%s: stays a layer of %s, too, which pid %d (%s) has open "
+			     "and goes "
+			     "on with",
+			     image, above, (int)who[i].pid, who[i].program) < 0)
+			text = NULL;
+	fail_clear();
+	return text;
+}
+
+static int in_use(const struct search *s, enum seen seen)
+{
+	const struct held *h = s->h;
 	struct lock_holder who[HOLDERS];
 	int n = lock_holders(h->dev, h->ino, who, HOLDERS), pick = 0;
 	char folder[PATH_MAX], user[PROCESS_USER], page[PATH_MAX + 64] = "";
@@ -194,6 +215,8 @@ static int in_use(const struct held *h, enum seen seen)
 			pick = i;
 	if (n && !who[pick].writer)
 		return in_use_by_reader(h, who, n);
+	if (n && s->o->type == MERGE_REBASE_UNSAFE && monitor_is_qemu(who[pick].pid))
+		return refuse_unsafe(who[pick].pid, who[pick].program);
 	if (n && monitor_of(who[pick].pid, socket))
 		return fail(EAGAIN,
 			    "in use by pid %d (%s) of user %s, a QEMU; --qmp=%s asks it "
@@ -249,7 +272,7 @@ static int until_clear(const struct search *s, const struct limit *limit)
 		if (!done && waited >= min_u64(within, most) &&
 		    (err || waited >= lock_grace(s->fd))) {
 			done = true;
-			err = err ? err : in_use(s->h, seen);
+			err = err ? err : in_use(s, seen);
 		}
 		if (done)
 			return err ? fail_in(err, s->o->image) : 0;

@@ -40,6 +40,11 @@ int held_find(const struct merge_options *o, const struct limit *limit, struct h
 /* The same for a snapshot: readers are not in its way, and it is not connected. */
 int held_find_holder(const char *image, const struct limit *limit, struct held *h);
 /*
+ * Is the image a layer of one in use? The guest's branch of the chain stays that one: a sentence
+ * that says so, of malloc; else NULL.
+ */
+char *held_as_layer(const char *image);
+/*
  * Somebody has the page of this inode, which this thread's sentence says: -EAGAIN, with what to
  * do, and if it is a merge whose.
  */

@@ -138,6 +138,8 @@ int live_snapshot(const struct snapshot_options *o, struct snapshot_result *r)
 		err = find_holder(&l);
 	if (!err)
 		err = l.held.mailbox ? through_holder(&l, r) : snapshot_make(o, r);
+	if (!err && !l.held.mailbox)
+		r->note = held_as_layer(o->image);
 	held_release(&l.held);
 	limit_release(&l.limit);
 	return err;

@@ -19,6 +19,7 @@
 #include "base/size.h"
 #include "page/reader.h"
 #include "qemu/endpoint.h"
+#include "qemu/job.h"
 #include "qemu/node.h"
 #include "qemu/opened.h"
 #include "qemu/schema.h"
@@ -151,6 +152,31 @@ static int outcome_unknown(const struct session *s, int err)
 		    why, names);
 }
 
+/* Refused: by what a merge of ours left there when it was killed? */
+static int say_which_job(const struct session *s, int err)
+{
+	CLEANUP_FREE char *why = fail_take();
+	struct job job = {0};
+
+	for (const struct disk *d = s->disks; d < s->disks + s->n && !job.found; d++) {
+		if (job_find(s->q, &job, d->handover.dev, d->handover.ino) == 0 &&
+		    job.found)
+			err = fail_in(fail(EAGAIN,
+					   "a merge of it that nobody watches any more "
+					   "goes on in "
+					   "this QEMU; run that again to watch it, or "
+					   "end it with "
+					   "chain-stream --cancel --qmp=%s",
+					   s->endpoint.socket),
+				      d->o.image);
+		job_release(&job);
+	}
+	if (job.found)
+		return err;
+	fail_clear();
+	return fail_give(err, why);
+}
+
 static int transact(struct session *s)
 {
 	json_t *list = actions(s);
@@ -160,7 +186,9 @@ static int transact(struct session *s)
 		return fail(EINVAL, "the path of an overlay is not UTF-8, and QMP takes "
 				    "no other");
 	err = qmp_call(s->q, "transaction", json_pack("{s:o}", "actions", list), NULL);
-	if (!err || qmp_refused(s->q) || !qmp_sent(s->q))
+	if (err && qmp_refused(s->q))
+		return say_which_job(s, err);
+	if (!err || !qmp_sent(s->q))
 		return err;
 	s->unknown = true;
 	return outcome_unknown(s, err == -EINTR ? err : -ENXIO);

@@ -171,7 +171,21 @@ static int make(const struct snapshot_options *o, size_t n, const char *qmp,
 	return qmp ? qemu_snapshot(o, n, qmp, r) : live_snapshot(o, r);
 }
 
-static int run(const struct args *args)
+/* What stands even where nothing more can be said. */
+static char *what_was_made(const struct snapshot_options *o,
+			   const struct snapshot_result *r, size_t n)
+{
+	char *text = NULL;
+	bool live = r->live;
+
+	if (asprintf(&text, "%s%s: made%s", o->overlay, n > 1 ? " and the others" : "",
+		     live ? ", and the guest writes to it now" : "") < 0)
+		text = NULL;
+	return text;
+}
+
+/* *made: a sentence of malloc, if all went well. */
+static int run(const struct args *args, char **made)
 {
 	const char *qmp = qmp_of_all(args);
 	size_t n = args->n_names / 2;
@@ -186,6 +200,8 @@ static int run(const struct args *args)
 	}
 	if (!err)
 		err = make(o, n, qmp, r);
+	if (!err)
+		*made = what_was_made(o, r, n);
 	for (size_t i = 0; !err && i < n; i++)
 		err = show(args, &o[i], &r[i]);
 	complain(PROGRAM, err);
@@ -197,6 +213,7 @@ static int run(const struct args *args)
 int main(int argc, char **argv)
 {
 	struct args args = {.snapshot.stop = &stop_signal};
+	CLEANUP_FREE char *made = NULL;
 	int err = common_begin(PROGRAM, &argp, argc, argv, &args), status;
 
 	if (!err && !args.list)
@@ -207,7 +224,8 @@ int main(int argc, char **argv)
 		snapshot_options_help(stdout);
 		status = common_end(PROGRAM, 0);
 	} else {
-		status = common_end(PROGRAM, status_of(run(&args)));
+		status = status_of(run(&args, &made));
+		status = common_end_after(PROGRAM, status, made);
 	}
 	free(args.names);
 	return status;

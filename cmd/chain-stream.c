@@ -134,10 +134,8 @@ static bool was_in_qemu(const char *image)
 	       v.owner_kind == PAGE_QEMU;
 }
 
-static int say_where_it_is(const char *image, int err)
+static int say_where_it_is(const char *image, int err, const char *sentence)
 {
-	CLEANUP_FREE char *sentence = fail_take();
-
 	if (!was_in_qemu(image))
 		return fail_give(err, sentence);
 	return fail(-err,
@@ -150,14 +148,15 @@ static int control(const struct args *args)
 {
 	const char *image = args->merge.merge.image;
 	int err = merge_control(image, args->control, args->rate);
+	CLEANUP_FREE char *sentence = NULL;
 	const char *qmp;
 
 	if (err != -ENXIO || args->control != CONTROL_CANCEL)
 		return err;
+	sentence = fail_take();
 	qmp = qmp_of(args->merge.qmp, image);
 	if (!qmp)
-		return say_where_it_is(image, err);
-	fail_clear();
+		return say_where_it_is(image, err, sentence);
 	return qemu_cancel(image, qmp, &stop_signal);
 }
 

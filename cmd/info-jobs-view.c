@@ -246,9 +246,9 @@ char *jobs_table(const struct page_view *views, size_t count, struct jobs_look l
 	struct libscols_table *table;
 	char *out;
 
-	/* as QEMU's "info block-jobs" */
+	/* as QEMU's "info block-jobs"; without headings the lines are counted */
 	if (!count)
-		return strdup("No active jobs\n");
+		return strdup(look.headings ? "No active jobs\n" : "");
 	table = make_table(views, count, &look);
 	if (!table)
 		return NULL;

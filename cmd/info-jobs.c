@@ -168,15 +168,21 @@ static int look_for_unseen(const char *path)
 	return info_in_use(st.st_dev, st.st_ino, then);
 }
 
-static void tell_unseen(const struct info_jobs_options *o)
+/* Returns the status for an image that can be none; that somebody has it is no failure. */
+static int tell_unseen(const struct info_jobs_options *o)
 {
+	int status = 0;
+
 	for (size_t i = 0; i < o->n_images; i++) {
 		int err = look_for_unseen(o->images[i]);
 
 		if (err)
 			complain(PROGRAM, fail_in(err, o->images[i]));
+		if (err && err != -EAGAIN && !status)
+			status = status_of(err);
 		fail_clear();
 	}
+	return status;
 }
 
 static int watch(const struct info_jobs_options *o)
@@ -230,19 +236,19 @@ static int check_folder(void)
 	    0)
 		text = NULL;
 	remark(PROGRAM, text ? text : "out of memory");
-	return status_of(err);
+	return err == -ENOMEM ? status_of(err) : STATUS_NOPERM;
 }
 
 int info_jobs(const struct info_jobs_options *o)
 {
 	CLEANUP_FREE char *text = NULL;
 	int folder = check_folder();
-	int err = o->watch_seconds > 0 ? watch(o) : look(o, &text);
+	int err = o->watch_seconds > 0 ? watch(o) : look(o, &text), unseen = 0;
 
 	if (text)
 		fputs(text, stdout);
 	complain(PROGRAM, err);
 	if (text && !o->quiet)
-		tell_unseen(o);
-	return err ? status_of(err) : folder;
+		unseen = tell_unseen(o);
+	return err ? status_of(err) : folder ? folder : unseen;
 }

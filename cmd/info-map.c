@@ -48,7 +48,7 @@ static bool goes_on(const struct map *m, const struct chain_extent *a,
 		a->extent.host + a->extent.length == b->extent.host);
 }
 
-/* The name of the file that holds the data of this layer. */
+/* The name of the file that holds the data of this layer; for JSON as members. */
 static const char *name_of(struct map *m, size_t depth)
 {
 	const struct image *img = image_at(m, depth);
@@ -63,10 +63,16 @@ static const char *name_of(struct map *m, size_t depth)
 		return "";
 	path = img->data_path ? img->data_path : img->path;
 	if (m->json) {
-		json_t *string = info_text(path);
+		json_t *named = json_object();
 
-		m->name = json_dumps(string, JSON_ENCODE_ANY);
-		json_decref(string);
+		info_set_text(named, "filename", path);
+		m->name = json_dumps(named, JSON_COMPACT);
+		json_decref(named);
+		/* as members of the extent's object: without its braces */
+		if (m->name) {
+			m->name[strlen(m->name) - 1] = '\0';
+			memmove(m->name, m->name + 1, strlen(m->name));
+		}
 	} else {
 		m->name = common_text(path);
 	}
@@ -88,7 +94,7 @@ static void print_json(struct map *m)
 	if (e->kind == EXTENT_DATA)
 		printf(",\"offset\":%" PRIu64, e->host);
 	if (data)
-		printf(",\"filename\":%s", name_of(m, m->run.depth));
+		printf(",%s", name_of(m, m->run.depth));
 	putchar('}');
 }
 

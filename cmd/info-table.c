@@ -127,14 +127,16 @@ int info_table_add(struct info_table *t, const struct info *i)
 /* Without the blanks that fill empty cells at the end of a line. */
 static void print_trimmed(const char *text)
 {
-	while (*text) {
+	for (;;) {
 		size_t line = strcspn(text, "\n"), n = line;
 
 		while (n && text[n - 1] == ' ')
 			n--;
 		fwrite(text, 1, n, stdout);
 		putchar('\n');
-		text += line + (text[line] == '\n');
+		if (!text[line])
+			return;
+		text += line + 1;
 	}
 }
 

@@ -20,23 +20,40 @@
 
 #define OPEN_TRIES 5
 
+/*
+ * A format that is given is believed of what cannot be looked at: it may be about to come there,
+ * or be for others to read. But not of what can never be read as that.
+ */
+static int check_format(const struct merge_options *o, struct merge_result *r)
+{
+	enum image_format found = IMAGE_QCOW2;
+	int err = image_probe(o->base, &found);
+
+	if (err == -EACCES || err == -EPERM) {
+		fail_clear();
+		return 0;
+	}
+	if (err == -ENOENT || err == -ENOTDIR) {
+		fail_in(fail(-err, "cannot be found, and the image not be read without it: "
+				   "%s", strerror(-err)),
+			o->base);
+		r->warning = fail_take();
+		return 0;
+	}
+	if (!err && found == IMAGE_RAW && strcmp(o->base_format, "qcow2") == 0)
+		err = fail(EUCLEAN, "does not begin like the qcow2 image that -F says it "
+				    "is");
+	return err ? fail_in(err, o->base) : 0;
+}
+
 /* What the header is to say, with a warning where nobody was sure. */
 static int choose_format(const struct merge_options *o, struct merge_result *r)
 {
 	const char *format = o->base_format;
+	int err = format ? check_format(o, r) : newbase_format(o->base, &format, r);
 
-	if (!format) {
-		int err = newbase_format(o->base, &format, r);
-
-		if (err)
-			return err;
-	} else if (access(o->base, F_OK) < 0) {
-		/* allowed: it may be about to come there */
-		fail_in(fail_errno(errno, "cannot be found, and the image "
-					  "not be read without it"),
-			o->base);
-		r->warning = fail_take();
-	}
+	if (err)
+		return err;
 	r->backing_format = strdup(format);
 	return r->backing_format ? 0 : fail(ENOMEM, "out of memory");
 }
@@ -151,6 +168,8 @@ static int open_locked(const struct merge_options *o, const struct limit *limit,
 
 	if (!err && format == IMAGE_RAW)
 		err = foreign_probe(o->image);
+	if (!err && format == IMAGE_RAW)
+		err = foreign_doubt(o->image, FOREIGN_MAKE_OVERLAY);
 	if (!err && format == IMAGE_RAW)
 		err = fail(ENOTSUP,
 			   "is a raw image and cannot have a backing file; make an "

@@ -244,7 +244,9 @@ static void say_not_written(const char *program, const char *done, int err)
 
 	if (asprintf(&text, "%s%sstandard output: cannot write%s%s", done ? done : "",
 		     done ? "; but " : "", err ? ": " : "",
-		     unread ? "nobody reads it" : err ? strerror(err) : "") < 0)
+		     unread ? "nobody reads it"
+		     : err  ? strerror(err)
+			    : "") < 0)
 		text = NULL;
 	remark(program, text ? text : "standard output: cannot write");
 }

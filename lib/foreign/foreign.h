@@ -84,7 +84,8 @@ bool foreign_has_suffix(const char *path, const char *suffix);
  * the second sentence, what to do if it is raw all the same. Nothing is read.
  */
 int foreign_doubt(const char *path, const char *advice);
-#define FOREIGN_MAKE_OVERLAY \
-	"If it is raw, make an overlay of it first with chain-snapshot -o backing_fmt=raw"
+#define FOREIGN_MAKE_OVERLAY                                                \
+	"If it is raw, make an overlay of it first with chain-snapshot -o " \
+	"backing_fmt=raw"
 
 #endif

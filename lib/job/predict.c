@@ -71,7 +71,8 @@ static unsigned needs(const struct merge *m, struct need out[static 2])
 
 uint64_t merge_room(const struct merge *m, int fd)
 {
-	return m->held.by_holder || m->held.by_qemu ? room_beside_guest(fd) : room_free(fd);
+	return m->held.by_holder || m->held.by_qemu ? room_beside_guest(fd)
+						    : room_free(fd);
 }
 
 /* Into the result: of the file system that is short of space, else of that of the data. */

@@ -34,8 +34,10 @@ static int check_format(const struct merge_options *o, struct merge_result *r)
 		return 0;
 	}
 	if (err == -ENOENT || err == -ENOTDIR) {
-		fail_in(fail(-err, "cannot be found, and the image not be read without it: "
-				   "%s", strerror(-err)),
+		fail_in(fail(-err,
+			     "cannot be found, and the image not be read without it: "
+			     "%s",
+			     strerror(-err)),
 			o->base);
 		r->warning = fail_take();
 		return 0;

@@ -153,11 +153,13 @@ static void tell_what_is_left(const struct show *s, int err, const struct merge_
 /* Nobody can ask for them again: where they cannot be written, they are said. */
 static void print_merged(const struct show *s, const struct merge_result *r)
 {
-	for (size_t i = 0; i < r->n_swallowed; i++) {
+	bool reads = common_may_write();
+
+	for (size_t i = 0; i < r->n_swallowed && reads; i++) {
 		fputs(r->swallowed[i], stdout);
 		putchar(s->args->separator);
 	}
-	if (common_flush())
+	if (reads && common_flush())
 		return;
 	for (size_t i = 0; i < r->n_swallowed; i++) {
 		CLEANUP_FREE char *text = NULL;

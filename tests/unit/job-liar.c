@@ -354,7 +354,7 @@ static const struct lie lies[] = {
 	{"an error beyond all", MAIL_LINK, refuse_beyond, -EPROTO, "answers nonsense", 0},
 	{"alive and says dead", MAIL_LEASE, refuse_as_dead, -EIO, "refuses", 0},
 	{"nobody stopped", MAIL_LEASE, refuse_as_stopped, -EIO, "xxx", 0},
-	{"odd tables", MAIL_HELLO, break_for_good, -EAGAIN, "kept changing", 0},
+	{"odd tables", MAIL_HELLO, break_for_good, -EUCLEAN, "is not a multiple", 0},
 	{"no header", MAIL_FINISH, do_nothing, -EPROTO, "header", 0},
 };
 

@@ -192,6 +192,30 @@ testLittleRoom()
 	cd ..
 }
 
+# One clone of --verify, too, takes no more than there is: 200 MiB side by side, and 44 MiB beside
+# what is kept for the guest.
+testLittleRoomToVerify()
+{
+	need_holder || return 0
+	mkdir m
+	mount_new xfs 700M m || return 0
+	cd m || return 1
+	new A.qcow2 256M
+	put A.qcow2 'write -P 1 0 200M'
+	over D.qcow2 A.qcow2
+	HASH=$(content D.qcow2)
+	sync -f .
+	fallocate -l $(($(df --output=avail -k . | tail -n 1) - 300 * 1024))K hog
+	hold D.qcow2 || return 1
+	assert_status 0 chain-stream --json --verify D.qcow2
+	assertTrue "reflinked: $(merge_result reflinked)" \
+		"[ $(merge_result reflinked) -ge $((200 << 20)) ]"
+	assertEquals "$HASH" "$(guest_content)"
+	release
+	assert_merged D.qcow2 "$HASH" ""
+	cd ..
+}
+
 # A guest that wakes up beside several items, each of which leases: little room, and threads
 # that wait for each other.
 testGuestWakesInLittleRoom()

@@ -194,6 +194,70 @@ testRefusesImages()
 	refused "encrypted" 'D.qcow2.*encrypt' D.qcow2
 }
 
+# count_past_end FILE: where the count of the first cluster past its end is
+count_past_end()
+{
+	local block clusters
+
+	block=$((16#$(peek "$1" $((16#$(peek "$1" 48 8))) 8)))
+	clusters=$((($(bytes "$1") + 65535) / 65536))
+	echo $((block + clusters * 2))
+}
+
+# An image that was cut short, as by a copy that was interrupted: what is missing would read as
+# zeros.
+testRefusesCutShort()
+{
+	local length
+
+	need_holder || return 0
+	make_chain
+	fill D.qcow2 7 2M 2M
+	mv D.qcow2 whole.qcow2
+	for length in 393216 1000000 2000000; do
+		head -c $length whole.qcow2 >D.qcow2
+		freeze ./*.qcow2
+		for WHAT in readonly=false readonly=true; do
+			refused "$length, $WHAT" "D.qcow2: .*past the end of the file; \
+the image is truncated or damaged" D.qcow2 $WHAT
+		done
+		assert_frozen
+	done
+}
+
+# What is only counted past the end is what a crash leaves.
+testServesWhatIsOnlyCounted()
+{
+	local n at died=0
+
+	need_holder || return 0
+	make_faults || return 0
+	make_chain
+	mv D.qcow2 fresh.qcow2
+	for n in 0 1 2 3 4; do
+		cp fresh.qcow2 D.qcow2
+		if [ $n = 0 ]; then
+			poke D.qcow2 $(($(count_past_end D.qcow2) + 10)) 00 01
+		else
+			# a merge that died, and the disk then lost how long the file had become
+			with_faults FAULT_EXIT=$n FAULT_CUT=1 chain-stream -q D.qcow2
+			at=$(count_past_end D.qcow2)
+			[ "$(peek D.qcow2 "$at" 2)" = 0001 ] || continue
+			: $((died++))
+		fi
+		hold D.qcow2 readonly=true || return 0
+		assertEquals "$n: a reader" "$HASH" "$(guest_content)"
+		release
+		hold D.qcow2 || return 0
+		assertEquals "$n: a writer" "$HASH" "$(guest_content)"
+		guest 'write -P 7 0 1M' 'read -P 7 0 1M'
+		release
+		[ $n = 0 ] || assert_sound D.qcow2
+		assert_leaks_at_worst D.qcow2
+	done
+	assertTrue "it died $died times with more counted" "[ $died -ge 1 ]"
+}
+
 testRefusesInUse()
 {
 	need_holder || return 0

@@ -353,6 +353,51 @@ testNoSpaceForMetadata()
 	strikes 28
 }
 
+# --- damage ---------------------------------------------------------------------
+
+# word_of FILE CLUSTER: where its L2 word for that cluster of the guest is, the first table's
+word_of()
+{
+	local l1
+
+	l1=$((16#$(peek "$1" 40 8)))
+	echo $(((16#$(peek "$1" $l1 8) & 0x00fffffffffffe00) + $2 * 8))
+}
+
+# A word in a table that nobody writes to meanwhile: nothing that another try would mend.
+testDamagedWord()
+{
+	local at old bytes sentence
+
+	need_holder || return 0
+	make_race_chain
+	fill D.qcow2 3 3M 128k
+	HASH=$(content D.qcow2)
+	while read -r bytes sentence; do
+		hold D.qcow2 || return 0
+		at=$(word_of D.qcow2 48)
+		old=$(peek D.qcow2 "$at" 8)
+		# shellcheck disable=SC2046 # bytes
+		poke D.qcow2 "$at" $(fold -w 2 <<<"$bytes")
+		assert_status 65 chain-stream -q -b A.qcow2 D.qcow2
+		assert_one_error
+		assert_err "^chain-stream: D.qcow2: .*$sentence"
+		# shellcheck disable=SC2046 # bytes
+		poke D.qcow2 "$at" $(fold -w 2 <<<"$old")
+		assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+		release
+		assert_content D.qcow2 "$HASH"
+		assertEquals B.qcow2 "$(backing D.qcow2)"
+	done <<-END
+		8000000000050200 is not a multiple of the cluster
+		8000007000000000 past the end of the file; the image is truncated or damaged
+	END
+	hold D.qcow2 || return 0
+	assert_status 0 chain-stream -q -b A.qcow2 D.qcow2
+	release
+	assert_merged D.qcow2 "$HASH" A.qcow2
+}
+
 # --- errors of layers -----------------------------------------------------------
 
 # What the events of the merge say of errors: operation and action, a line each

@@ -214,6 +214,12 @@ testRefusesCutShort()
 	make_chain
 	fill D.qcow2 7 2M 2M
 	mv D.qcow2 whole.qcow2
+	over lazy.qcow2 A.qcow2 -o lazy_refcounts=on
+	qemu-io -f qcow2 -c 'write -P 7 2M 2M' -c abort lazy.qcow2 >/dev/null 2>&1
+	head -c 1000000 lazy.qcow2 >D.qcow2
+	for WHAT in readonly=false readonly=true; do
+		refused "dirty, $WHAT" 'D.qcow2: .*past the end of the file' D.qcow2 $WHAT
+	done
 	for length in 393216 1000000 2000000; do
 		head -c $length whole.qcow2 >D.qcow2
 		freeze ./*.qcow2

@@ -126,9 +126,10 @@ int holder_open(struct holder **out, const struct holder_options *o)
 	if (!err) {
 		struct image *img = h->chain->links[0].image;
 
-		err = image_check_end(img);
-		if (!err && !o->readonly)
+		if (!o->readonly)
 			err = image_check_overlaps(img);
+		if (!err)
+			err = image_check_end(img);
 		err = err ? fail_in(err, h->path) : 0;
 	}
 	if (!err)

@@ -91,6 +91,29 @@ testTwice()
 	assert_no_out leaked
 }
 
+# A pipe that is full, and of which nobody reads, is descriptor 8; its name is `pipe`.
+full_pipe()
+{
+	mkfifo pipe
+	exec 8<>pipe
+	head -c 65536 /dev/zero >&8
+}
+
+# unread COMMAND...: as start, with that pipe as its standard output
+unread()
+{
+	# shellcheck disable=SC2016
+	start bash -c 'exec "$@" >pipe' - "$@"
+}
+
+# Does it end, though nobody reads? The status in STATUS.
+ends()
+{
+	until_true 10 gone "$PID" || fail "it hangs"
+	kill -9 "$PID" 2>/dev/null
+	finish
+}
+
 killed()
 {
 	kill -TERM "$1"
@@ -101,13 +124,9 @@ killed()
 testLater()
 {
 	make_slow_chain 32
-	mkfifo pipe
-	exec 8<>pipe
-	head -c 65536 /dev/zero >&8
-	env --default-signal=TERM chain-snapshot --json D.qcow2 E.qcow2 >&8 2>"$WORK/bg.err" &
-	PID=$!
-	later "kill -9 $PID"
-	until_true 10 test -s E.qcow2 || fail "no overlay is made"
+	full_pipe
+	unread chain-snapshot --json D.qcow2 E.qcow2
+	until_true 10 grep -q pipe "/proc/$PID/wchan" || fail "it does not wait for a reader"
 	kill -TERM "$PID"
 	sleep 1.2
 	kill -0 "$PID" || fail "it does not hang, so this tests nothing"
@@ -117,6 +136,91 @@ testLater()
 	exec 8>&-
 	assert_status 0 chain-stream -q D.qcow2
 	assert_merged D.qcow2 "$HASH" ""
+}
+
+# Who does not read what it says does not keep it from ending.
+testNobodyReads()
+{
+	make_slow_chain 32
+	full_pipe
+	unread chain-stream --json --rate=4M D.qcow2
+	merge_runs || fail "the merge does not start"
+	sleep 0.5
+	kill -TERM "$PID"
+	ends
+	assertEquals 143 "$STATUS"
+	assertTrue "$(cat "$WORK/bg.err")" "grep -q 'goes on from there' '$WORK/bg.err'"
+	unread chain-stream --json --rate=4M --time-limit=1s D.qcow2
+	ends
+	assertEquals "$(cat "$WORK/bg.err")" 75 "$STATUS"
+	assertTrue "$(cat "$WORK/bg.err")" "grep -q 'goes on from there' '$WORK/bg.err'"
+	assert_merged D.qcow2 "$HASH" B.qcow2
+	exec 8>&-
+}
+
+# The merge itself waits for no reader. What it said waits for him, until somebody wants it to
+# end.
+testNobodyReadsTheEnd()
+{
+	make_slow_chain 8
+	cp D.qcow2 fresh.qcow2
+	full_pipe
+	unread chain-stream --json D.qcow2
+	until_true 10 backing_is D.qcow2 "" || fail "it is not merged"
+	sleep 0.5
+	kill -TERM "$PID"
+	ends
+	assertEquals 74 "$STATUS"
+	assertEquals "chain-stream: D.qcow2: merged; but standard output: cannot write: nobody reads it" \
+		"$(cat "$WORK/bg.err")"
+	assert_merged D.qcow2 "$HASH" ""
+	# what can be asked for no more is on stderr then
+	cp fresh.qcow2 D.qcow2
+	unread chain-stream --print-merged -b A.qcow2 D.qcow2
+	until_true 10 backing_is D.qcow2 A.qcow2 || fail "it is not merged"
+	sleep 0.5
+	kill -TERM "$PID"
+	ends
+	assertEquals 74 "$STATUS"
+	assertTrue "$(cat "$WORK/bg.err")" \
+		"grep -qxF 'chain-stream: D.qcow2: left the chain: $PWD/B.qcow2' '$WORK/bg.err'"
+	mv fresh.qcow2 D.qcow2
+	unread chain-stream --json D.qcow2
+	until_true 10 backing_is D.qcow2 "" || fail "it is not merged"
+	head -c 65536 <&8 >zeros
+	ends
+	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"
+	timeout 5 dd bs=64k count=1 status=none <&8 >"$WORK/out"
+	assertEquals '"merged"' "$(merge_result result)"
+	exec 8>&-
+}
+
+# behind_stopped_terminal COMMAND...: as start, with a terminal as its stderr that takes nothing
+behind_stopped_terminal()
+{
+	start python3 -c 'import os, sys, termios
+terminal, stderr = os.openpty()
+os.set_inheritable(terminal, True)
+termios.tcflow(stderr, termios.TCOOFF)
+os.dup2(stderr, 2)
+os.execvp(sys.argv[1], sys.argv[1:])' "$@"
+}
+
+# Nor does who has stopped the terminal (Ctrl-S) on which the bar is drawn.
+testStoppedTerminal()
+{
+	need python3 || return 0
+	make_slow_chain 32
+	behind_stopped_terminal chain-stream --rate=4M D.qcow2
+	merge_runs || fail "the merge does not start"
+	sleep 0.5
+	kill -TERM "$PID"
+	ends
+	assertEquals 143 "$STATUS"
+	behind_stopped_terminal chain-stream --rate=4M --time-limit=1s D.qcow2
+	ends
+	assertEquals 75 "$STATUS"
+	assert_merged D.qcow2 "$HASH" B.qcow2
 }
 
 testTimeLimit()

@@ -180,6 +180,10 @@ testRefusesImages()
 	poke D.qcow2 44 ff ff
 	refused "damaged" 'D.qcow2' D.qcow2
 	make_kind v3
+	dd if=/dev/zero of=D.qcow2 bs=4k count=1 conv=notrunc status=none
+	refused "without its header" \
+		'D.qcow2: is called qcow2, but does not begin like it: is it damaged[?]' D.qcow2
+	make_kind v3
 	mv B.qcow2 B
 	refused "a layer is missing" 'B.qcow2.*No such file' D.qcow2
 	mv B B.qcow2

@@ -153,6 +153,55 @@ testUnsafe()
 	assertEquals nosuch.qcow2 "$(backing D.qcow2)"
 }
 
+# A format that is given is not believed of what can never be read as that.
+testUnsafeFormat()
+{
+	local base format
+
+	make_chain
+	mkdir folder
+	mkfifo fifo
+	truncate -s 5M base.raw
+	freeze D.qcow2
+	for base in folder fifo; do
+		for format in qcow2 raw; do
+			LIMIT=10 assert_status 65 chain-rebase -u -b $base -F $format D.qcow2
+			assert_one_error
+			assert_err "^chain-rebase: $base: is a (folder|FIFO), not a disk image$"
+			LIMIT=10 assert_status 65 chain-rebase -n -u -b $base -F $format D.qcow2
+		done
+	done
+	assert_status 65 chain-rebase -u -b base.raw -F qcow2 D.qcow2
+	assert_one_error
+	assert_err '^chain-rebase: base.raw: does not begin like the qcow2 image that -F says it is$'
+	assert_frozen
+	assert_status 0 chain-rebase -u -b base.raw -F raw D.qcow2
+	assertEquals "no warning" "" "$(cat "$WORK/err")"
+	# one that may come yet
+	assert_status 0 chain-rebase -u -b nosuch.qcow2 -F qcow2 D.qcow2
+	assert_one_error
+	assert_err '^chain-rebase: nosuch.qcow2: cannot be found, and the image not be read without it'
+	assertEquals nosuch.qcow2 "$(backing D.qcow2)"
+}
+
+# Its header is gone: that is not one that never had any.
+testUnsafeOfDamaged()
+{
+	local command
+
+	make_chain
+	dd if=/dev/zero of=D.qcow2 bs=4k count=1 conv=notrunc status=none
+	freeze D.qcow2
+	for command in 'chain-rebase -u -F qcow2 -b A.qcow2' 'chain-rebase -u --base='; do
+		# shellcheck disable=SC2086
+		assert_status 65 $command D.qcow2
+		assert_one_error
+		assert_err '^chain-rebase: D.qcow2: is called qcow2, but does not begin like it: is it damaged[?]'
+		assertFalse "called raw: $(cat "$WORK/err")" "grep -q 'is a raw image' '$WORK/err'"
+	done
+	assert_frozen
+}
+
 # A string leads to the new base, as without -u; one that is not there cannot be asked.
 testUnsafeString()
 {

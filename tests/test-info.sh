@@ -27,6 +27,22 @@ testTable()
 	assert_status 64 chain-info --map --check D.qcow2
 }
 
+# A line for each image, so that the lines can be counted, also where nothing is to be said.
+testEmptyLines()
+{
+	new A.qcow2 1M
+	over B.qcow2 A.qcow2
+	over C.qcow2 B.qcow2
+	assert_status 0 chain-info -n -o backing A.qcow2
+	assertEquals '$' "$(sed -n l "$WORK/out")"
+	assert_status 0 chain-info -n -o backing C.qcow2
+	assertEquals 'B.qcow2$ A.qcow2$ $' "$(sed -n l "$WORK/out" | paste -sd ' ')"
+	assert_status 0 chain-info -n -o backing A.qcow2 B.qcow2
+	assertEquals '$ A.qcow2$ $' "$(sed -n l "$WORK/out" | paste -sd ' ')"
+	assert_status 0 chain-info -o backing A.qcow2
+	assertEquals 'BACKING$ $' "$(sed -n l "$WORK/out" | paste -sd ' ')"
+}
+
 # What qemu-img map says of data, summed by depth
 testVisible()
 {
@@ -58,6 +74,24 @@ testMap()
 	tail -n +2 "$WORK/out" >lines
 	assert_status 0 chain-info --map -b -n D.qcow2
 	assertEquals "$(cat lines)" "$(cat "$WORK/out")"
+}
+
+# As everywhere in JSON, what is no UTF-8 is told in a field of its own; of a data file, too.
+testMapOfNoUtf8()
+{
+	new $'A\xff' 1M
+	fill $'A\xff' 1 0 64k
+	over B.qcow2 $'A\xff' -o data_file=$'data\xfe'
+	fill B.qcow2 2 512k 64k
+	assert_status 0 chain-info --map --json B.qcow2
+	assertEquals '[["A�","A\\xff"],["data�","data\\xfe"]]' "$(jq -c '[.[] | select(.data) |
+		[.filename, ."filename-escaped"] | map(split("/")[-1])]' "$WORK/out")"
+	assert_status 0 chain-info --map --json $'A\xff'
+	assertEquals '["A�","A\\xff"]' "$(jq -c '.[0] | [.filename, ."filename-escaped"] |
+		map(split("/")[-1])' "$WORK/out")"
+	mv $'A\xff' A.qcow2
+	assert_status 0 chain-info --map --json A.qcow2
+	assertEquals "none but there" false "$(jq '.[0] | has("filename-escaped")' "$WORK/out")"
 }
 
 testMapShortAndCompressed()

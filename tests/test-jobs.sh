@@ -75,6 +75,11 @@ testNone()
 	assert_status 0 chain-info --jobs
 	assert_status 0 chain-info --jobs --json
 	assertTrue "JSON: $(cat "$WORK/out")" "[ ! -s '$WORK/out' ] || jq . <'$WORK/out' >/dev/null"
+	# without headings the lines can be counted
+	assert_status 0 chain-info -n --jobs
+	assertEquals "" "$(cat "$WORK/out" "$WORK/err")"
+	assert_status 0 chain-info -n --jobs D.qcow2
+	assertEquals "" "$(cat "$WORK/out" "$WORK/err")"
 }
 
 testFields()
@@ -135,6 +140,19 @@ testCancel()
 	assert_merged D.qcow2 "$HASH" B.qcow2
 	assert_status 0 chain-stream -q D.qcow2
 	assert_merged D.qcow2 "$HASH" ""
+}
+
+# At rest there is no QEMU to ask, whatever the variable says.
+testCancelOfNone()
+{
+	local said
+
+	assert_status 69 chain-stream --cancel D.qcow2
+	assert_one_error
+	assert_err '^chain-stream: D.qcow2: no merge of this image .*runs'
+	said=$(cat "$WORK/err")
+	CHAIN_QMP=/any assert_status 69 chain-stream --cancel D.qcow2
+	assertEquals "$said" "$(cat "$WORK/err")"
 }
 
 testCancelWhilePaused()
@@ -248,6 +266,36 @@ testHostileFolder()
 	rm -r "$CHAIN_RUNTIME_DIR"
 	assert_status 0 chain-info --jobs
 	assertEquals "" "$(cat "$WORK/err")"
+}
+
+# Not a folder at all
+testNoFolder()
+{
+	local folder
+
+	touch file
+	for folder in "$PWD/file" "$PWD/file/below"; do
+		CHAIN_RUNTIME_DIR=$folder assert_status 77 chain-info --jobs
+		assert_one_error
+		assert_err "^chain-info: merges of this user cannot be seen: $folder: .*Not a directory$"
+		CHAIN_RUNTIME_DIR=$folder assert_status 77 chain-info --jobs --json D.qcow2
+		assertEquals '[]' "$(cat "$WORK/out")"
+	done
+}
+
+# What can be no image has no merge, and nobody means it.
+testNoImage()
+{
+	mkdir folder
+	mkfifo fifo
+	LIMIT=10 assert_status 65 chain-info --jobs fifo
+	assert_one_error
+	assert_err '^chain-info: fifo: is a FIFO, not a disk image$'
+	assert_status 65 chain-info --jobs --json folder D.qcow2
+	assert_one_error
+	assert_err '^chain-info: folder: is a folder, not a disk image$'
+	assertEquals '[]' "$(cat "$WORK/out")"
+	assert_status 66 chain-info --jobs nosuch
 }
 
 # In use by somebody who has no page: whether he merges it is not to be seen.

@@ -138,6 +138,37 @@ testBackingString()
 	assert_merged D.qcow2 "$HASH" golden.qcow2
 }
 
+# The base may be the backing file already, and only its name another one.
+testBackingStringOfDirectBase()
+{
+	local string
+
+	make_chain
+	for string in "$PWD/C.qcow2" ./C.qcow2 "file:$PWD/C.qcow2" C.qcow2; do
+		freeze D.qcow2
+		assert_status 0 chain-stream -n -b C.qcow2 --backing-string="$string" D.qcow2
+		assert_out 'would merge 0 images'
+		assert_frozen
+		assert_status 0 chain-stream -b C.qcow2 --backing-string="$string" D.qcow2
+		assertEquals "$string" "" "$(cat "$WORK/out" "$WORK/err")"
+		assert_merged D.qcow2 "$HASH" "$string"
+		assertEquals qcow2 "$(backing_format D.qcow2)"
+		freeze D.qcow2
+		assert_status 0 chain-stream -b C.qcow2 --backing-string="$string" D.qcow2
+		assert_one_error
+		assert_err '^chain-stream: D.qcow2: nothing to do: the header names the base so already$'
+		assert_frozen
+	done
+	for string in B.qcow2 missing.qcow2; do
+		assert_status 64 chain-stream -b C.qcow2 --backing-string=$string D.qcow2
+		assert_one_error
+		assert_err "^chain-stream: D.qcow2: the backing string \"$string\" does not lead to "
+	done
+	assert_status 0 chain-stream -b C.qcow2 D.qcow2
+	assert_err 'nothing to do: the base is the direct backing file already$'
+	assert_frozen
+}
+
 # A string that a reader would resolve to another file is refused before the work.
 testWrongBackingString()
 {
@@ -246,6 +277,41 @@ testReplacedMeanwhile()
 	assert_sound old.qcow2
 	assert_status 0 chain-stream -q -b A.qcow2 old.qcow2
 	assert_merged old.qcow2 "$HASH" A.qcow2
+}
+
+# Nor is the header to name a base that is not where it was: it may come back.
+testBaseGoneMeanwhile()
+{
+	local command how
+
+	make_slow_chain 8
+	new X.qcow2 16M
+	cp D.qcow2 fresh.qcow2
+	for command in "chain-stream -b A.qcow2" "chain-rebase -F qcow2 -b X.qcow2"; do
+		for how in moved replaced; do
+			cp fresh.qcow2 D.qcow2
+			# shellcheck disable=SC2086
+			start $command --rate=4M D.qcow2
+			merge_runs || fail "the merge does not start"
+			mkdir away
+			mv A.qcow2 X.qcow2 away
+			[ $how = moved ] || cp away/* .
+			finish
+			assertEquals "$command, $how: $(cat "$WORK/bg.err")" 75 "$STATUS"
+			assertTrue "$(cat "$WORK/bg.err")" "grep -q \
+				'^chain-[a-z]*: [AX].qcow2: was renamed, removed or replaced by another file meanwhile' \
+				'$WORK/bg.err'"
+			assertEquals "one line" 1 "$(wc -l <"$WORK/bg.err")"
+			assertEquals B.qcow2 "$(backing D.qcow2)"
+			mv away/* .
+			rmdir away
+			assert_content D.qcow2 "$HASH"
+			# shellcheck disable=SC2086
+			assert_status 0 $command -q D.qcow2
+			assert_content D.qcow2 "$HASH"
+			assert_sound D.qcow2
+		done
+	done
 }
 
 # 40 layers, each with a little

@@ -164,8 +164,9 @@ testBaseReplaced()
 	new A.qcow2 4M
 	go worker copy
 	finish
-	assertTrue "refused: $STATUS" "[ $STATUS != 0 ]"
+	assertEquals "$(cat "$WORK/bg.err")" 75 "$STATUS"
 	assertEquals "one line: $(cat "$WORK/bg.err")" 1 "$(wc -l <"$WORK/bg.err")"
+	assertTrue "grep -q 'A.qcow2: was renamed, removed or replaced by another file' '$WORK/bg.err'"
 	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
 	assert_backing D.qcow2 B.qcow2
 	mv kept.qcow2 A.qcow2
@@ -275,6 +276,40 @@ testWaitsForSpace()
 paused()
 {
 	chain-info --jobs --json | jq -e '.[0].paused'
+}
+
+# Each thread meets the full disk, one after the other, and it is one pause.
+testPausedOnce()
+{
+	local n
+
+	need_stalls || return 0
+	new A.qcow2 8M
+	fill A.qcow2 1 0 8M
+	over D.qcow2 A.qcow2
+	HASH=$(content D.qcow2)
+	hold D.qcow2 || return 0
+	for n in 1 2 3 4; do
+		echo "thread$n pwrite /D.qcow2 4096 0 0 1 late 28"
+	done >"$WORK/worker/rules"
+	merge chain-stream -q --json --on-error=stop -j 4 D.qcow2
+	for n in 1 2 3 4; do
+		reached worker thread$n
+	done
+	for n in 1 2 3 4; do
+		go worker thread$n
+		until_true 10 paused || fail "it does not wait: $(cat "$WORK/bg.err")"
+		sleep 0.4
+	done
+	assertEquals "$(cat "$WORK/bg.err")" 1 "$(grep -c 'No space left' "$WORK/bg.err")"
+	assertEquals "$(cat "$WORK/bg.err")" 1 "$(grep -c ': paused; make room' "$WORK/bg.err")"
+	assertEquals 'write stop' "$(errors_told)"
+	assert_status 0 chain-stream --resume D.qcow2
+	merge_ends 0
+	assertEquals 'write stop' "$(errors_told)"
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	release
+	assert_merged D.qcow2 "$HASH" ""
 }
 
 # No space for what the worker copies; none for a new table (the guest's own first write

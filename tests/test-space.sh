@@ -5,6 +5,8 @@
 
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lib-live.sh
+. "$TOP/tests/lib-live.sh"
 
 # What is said of a merge that an error broke off; the rest, where any of it is on the disk
 LEFT='; the image is as good as before(, and the next run goes on from there)?$'
@@ -181,6 +183,37 @@ testDataFileShares()
 	assert_status 0 chain-stream -q D.qcow2
 	assert_merged D.qcow2 "$HASH" ""
 	cd ..
+}
+
+# Of an image in use some is kept for the guest: the dry run counts it, and the refusal names it.
+testKeptForTheGuest()
+{
+	local left
+
+	need_holder || return 0
+	mount_new tmpfs 64M small || return 0
+	new A.qcow2 8M
+	fill A.qcow2 1 0 8M
+	over small/D.qcow2 "$PWD/A.qcow2"
+	HASH=$(content small/D.qcow2)
+	hold small/D.qcow2 || return 0
+	assert_status 0 chain-stream -n small/D.qcow2
+	assert_out '^  space free +0 B +0 bytes$'
+	assert_out '^  space missing +8[.0-9]* MiB +8[0-9]{6} bytes$'
+	assert_status 0 chain-stream -n --json small/D.qcow2
+	assertEquals 0 "$(merge_result space-free)"
+	assert_status 74 chain-stream -q small/D.qcow2
+	assert_one_error
+	assert_err 'small/D.qcow2: .*6[0-9.]* MiB are left on the file system, of which 256 MiB are kept for the guest; '
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	release
+	# at rest nothing is kept
+	left=$(df --output=avail -B1 small | tail -n 1)
+	assert_status 0 chain-stream -n --json small/D.qcow2
+	assertTrue "$left is $(merge_result space-free)" \
+		"[ $(($(merge_result space-free) >> 20)) = $((left >> 20)) ]"
+	assert_status 0 chain-stream -q small/D.qcow2
+	assert_merged small/D.qcow2 "$HASH" ""
 }
 
 # shellcheck disable=SC1091

@@ -128,6 +128,30 @@ testKilledWhileItRuns()
 	assertEquals A.qcow2 "$(backing D.qcow2)"
 }
 
+# QEMU refuses a snapshot while the job is there, and the sentence says what ends it.
+testSnapshotOfAKilledMerge()
+{
+	need_daemon || return 0
+	make_slow_chain 16
+	daemon D.qcow2
+	start chain-stream --qmp="$QMP" --rate=2M D.qcow2
+	qmp_merge_runs
+	kill -9 "$PID"
+	finish
+	assert_status 75 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2
+	assert_one_error
+	assert_err "^chain-snapshot: D.qcow2: a merge of it that nobody watches any more goes on in this QEMU; "
+	assert_err "chain-stream --cancel --qmp=$QMP\$"
+	assertFalse "no overlay" "[ -e E.qcow2 ]"
+	job_is running
+	assert_status 0 chain-stream --cancel --qmp="$QMP" D.qcow2
+	assert_tidy
+	assert_status 0 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2
+	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+	kill_holder
+	assert_content E.qcow2 "$HASH"
+}
+
 # Until QEMU has the last message, the transaction, it is as if nothing had been, but for an
 # overlay that nobody uses; then the guest is on the overlay
 testSnapshotKilled()

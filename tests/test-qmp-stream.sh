@@ -403,6 +403,12 @@ testRebase()
 	assert_status 66 chain-rebase --qmp="$QMP" -b typo.qcow2 D.qcow2
 	assert_err 'typo.qcow2: cannot open'
 	assert_status 75 chain-rebase --qmp="$QMP" -u -b A.qcow2 -F qcow2 D.qcow2
+	assert_one_error
+	# and nobody is sent there for it
+	refused_too 75 chain-rebase -u -b A.qcow2 -F qcow2 D.qcow2
+	assert_one_error
+	assert_err "D.qcow2: held by pid $HOLDER .*; stop it first, or rebase without -u$"
+	assertFalse "$(cat "$WORK/err")" "grep -q -e --qmp '$WORK/err'"
 	assert_status 64 chain-rebase --qmp="$QMP" -b A.qcow2 -F raw D.qcow2
 	assert_status 0 chain-rebase --qmp="$QMP" -b "$PWD/B.qcow2" -F qcow2 D.qcow2
 	assertEquals "$PWD/B.qcow2" "$(backing D.qcow2)"

@@ -4,6 +4,7 @@
 #define CMD_EVENT_LINE_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Bytes, which are below 2^63 in JSON. */
@@ -15,7 +16,14 @@ json_t *json_bytes(uint64_t bytes);
  */
 void event_line(const char *event, json_t *data);
 
-/* value and a newline, compact, flushed. Takes over value. */
-void json_line(json_t *value);
+/*
+ * The same for who cannot wait for a reader: the line is kept while there is no room for it, and
+ * comes before the next one.
+ */
+void event_line_soon(const char *event, json_t *data);
+/* The same with a line that is JSON already. */
+void line_soon(const char *text);
+/* Write what was kept as far as there is room. false: something is left, or no room. */
+bool lines_kept_up(void);
 
 #endif

@@ -176,7 +176,7 @@ static int tell_unseen(const struct info_jobs_options *o)
 	for (size_t i = 0; i < o->n_images; i++) {
 		int err = look_for_unseen(o->images[i]);
 
-		if (err)
+		if (err && (err != -EAGAIN || !o->quiet))
 			complain(PROGRAM, fail_in(err, o->images[i]));
 		if (err && err != -EAGAIN && !status)
 			status = status_of(err);
@@ -248,7 +248,7 @@ int info_jobs(const struct info_jobs_options *o)
 	if (text)
 		fputs(text, stdout);
 	complain(PROGRAM, err);
-	if (text && !o->quiet)
+	if (text)
 		unseen = tell_unseen(o);
 	return err ? status_of(err) : folder ? folder : unseen;
 }

@@ -16,6 +16,7 @@
 #include "base/fail.h"
 #include "base/size.h"
 #include "common.h"
+#include "event-line.h"
 #include "merge-bar.h"
 #include "merge-death.h"
 #include "merge-events.h"
@@ -78,10 +79,8 @@ static void on_event(void *opaque, const char *line)
 {
 	const struct show *s = opaque;
 
-	if (!s->args->common.json || !common_may_write())
-		return;
-	puts(line);
-	common_flush();
+	if (s->args->common.json)
+		line_soon(line);
 }
 
 static void say(const struct show *s, const char *text)

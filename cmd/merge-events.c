@@ -11,7 +11,6 @@
 #include "base/size.h"
 #include "event-line.h"
 #include "info-text.h"
-#include "output.h"
 #include "status.h"
 
 #define PROGRESS_MS 250
@@ -114,7 +113,7 @@ void merge_events_progress(struct merge_events *e, enum merge_state state,
 	if (!e->on || e->dry_run || state == MERGE_CREATED || state >= MERGE_ABORTING)
 		return;
 	/* who does not read now is told later, and of the figures the last ones */
-	if (!output_has_room(STDOUT_FILENO))
+	if (!lines_kept_up())
 		return;
 	advance(e, state);
 	if (now - e->told_ms < PROGRESS_MS)
@@ -133,7 +132,7 @@ static void tell_error(struct merge_events *e, const char *operation, const char
 	json_object_set_new(data, "action", json_string(action));
 	json_object_set_new(data, "nospace", json_boolean(nospace));
 	info_set_text(data, "reason", sentence);
-	event_line("BLOCK_JOB_ERROR", data);
+	event_line_soon("BLOCK_JOB_ERROR", data);
 }
 
 void merge_events_error(struct merge_events *e, const char *operation, const char *action,

@@ -295,6 +295,8 @@ testNoImage()
 	assert_one_error
 	assert_err '^chain-info: folder: is a folder, not a disk image$'
 	assertEquals '[]' "$(cat "$WORK/out")"
+	assert_status 65 chain-info --jobs -q fifo
+	assert_one_error
 	assert_status 66 chain-info --jobs nosuch
 }
 

@@ -178,6 +178,15 @@ testControl()
 	assert_status 75 chain-stream --qmp="$QMP" --rate=1M --time-limit=1 D.qcow2
 	assert_err 'the next run goes on from there'
 	assert_tidy
+	# QEMU's own events wait for a reader, and the merge not for them
+	mkfifo pipe
+	exec 8<>pipe
+	head -c 65536 /dev/zero >&8
+	timeout 20 chain-stream --json --qmp="$QMP" --rate=1M --time-limit=1 D.qcow2 >&8 2>"$WORK/err"
+	STATUS=$?
+	assertEquals "$(cat "$WORK/err")" 75 "$STATUS"
+	exec 8>&-
+	assert_tidy
 	start chain-stream --qmp="$QMP" --rate=1M D.qcow2
 	qmp_merge_runs
 	kill -INT "$PID"

@@ -159,6 +159,9 @@ testBackingStringOfDirectBase()
 		assert_err '^chain-stream: D.qcow2: nothing to do: the header names the base so already$'
 		assert_frozen
 	done
+	assert_status 0 chain-stream --depth=4 --backing-string=./C.qcow2 D.qcow2
+	assert_merged D.qcow2 "$HASH" ./C.qcow2
+	freeze D.qcow2
 	for string in B.qcow2 missing.qcow2; do
 		assert_status 64 chain-stream -b C.qcow2 --backing-string=$string D.qcow2
 		assert_one_error

@@ -210,7 +210,7 @@ static int find_base(struct setup *s)
 		return err;
 	if (n == 1)
 		return nothing(s, "has no backing file");
-	if (o->depth && n <= o->depth)
+	if (o->depth && (n < o->depth || (n == o->depth && !o->backing_string)))
 		return nothing(s, "the chain is short enough already");
 	if (o->depth)
 		s->keep = n - (o->depth - 1);

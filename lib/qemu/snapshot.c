@@ -161,14 +161,14 @@ static int say_which_job(const struct session *s, int err)
 	for (const struct disk *d = s->disks; d < s->disks + s->n && !job.found; d++) {
 		if (job_find(s->q, &job, d->handover.dev, d->handover.ino) == 0 &&
 		    job.found)
-			err = fail_in(fail(EAGAIN,
-					   "a merge of it that nobody watches any more "
-					   "goes on in "
-					   "this QEMU; run that again to watch it, or "
-					   "end it with "
-					   "chain-stream --cancel --qmp=%s",
-					   s->endpoint.socket),
-				      d->o.image);
+			err = fail_in(
+				fail(EAGAIN,
+				     "a merge of it that nobody watches any more "
+				     "goes on in this QEMU; run the merge again to "
+				     "watch it, or end it with chain-stream --cancel "
+				     "--qmp=%s",
+				     s->endpoint.socket),
+				d->o.image);
 		job_release(&job);
 	}
 	if (job.found)

@@ -8,16 +8,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/array.h"
 #include "base/cleanup.h"
-#include "base/fail.h"
 #include "common.h"
 #include "output.h"
 
 #define KEPT_MOST 1000u /* lines; who never reads has lost them anyway */
 
 static char **kept;
-static size_t n_kept, cap_kept;
+static size_t n_kept;
 
 json_t *json_bytes(uint64_t bytes)
 {
@@ -41,36 +39,39 @@ static void put_kept(void)
 	memmove(kept, kept + 1, --n_kept * sizeof(*kept));
 }
 
-bool lines_kept_up(void)
+bool event_lines_kept_up(void)
 {
 	while (n_kept && output_has_room(STDOUT_FILENO))
 		put_kept();
 	return !n_kept && output_has_room(STDOUT_FILENO);
 }
 
-/* Takes over text. */
-static void line(char *text, bool soon)
+void event_lines_end(void)
 {
-	bool up = soon && lines_kept_up();
-
-	while (!soon && n_kept)
+	while (n_kept)
 		put_kept();
-	if (soon && !up && text) {
-		if (n_kept < KEPT_MOST && array_room(&kept, &cap_kept, n_kept) == 0)
-			kept[n_kept++] = TAKE(text);
-		fail_clear();
-		free(text);
+}
+
+/* Takes over text. */
+static void line(char *text)
+{
+	if (event_lines_kept_up()) {
+		put_line(text);
 		return;
 	}
-	put_line(text);
+	if (text && !kept)
+		kept = malloc(KEPT_MOST * sizeof(*kept));
+	if (text && kept && n_kept < KEPT_MOST)
+		kept[n_kept++] = TAKE(text);
+	free(text);
 }
 
-void line_soon(const char *text)
+void event_text(const char *text)
 {
-	line(strdup(text), true);
+	line(strdup(text));
 }
 
-static void event(const char *name, json_t *data, bool soon)
+void event_line(const char *event, json_t *data)
 {
 	struct timespec now;
 	json_t *value;
@@ -78,17 +79,7 @@ static void event(const char *name, json_t *data, bool soon)
 	clock_gettime(CLOCK_REALTIME, &now);
 	value = json_pack("{s:{s:I,s:I},s:s,s:o}", "timestamp", "seconds",
 			  (json_int_t)now.tv_sec, "microseconds",
-			  (json_int_t)(now.tv_nsec / 1000), "event", name, "data", data);
-	line(value ? json_dumps(value, JSON_COMPACT) : NULL, soon);
+			  (json_int_t)(now.tv_nsec / 1000), "event", event, "data", data);
+	line(value ? json_dumps(value, JSON_COMPACT) : NULL);
 	json_decref(value);
-}
-
-void event_line(const char *name, json_t *data)
-{
-	event(name, data, false);
-}
-
-void event_line_soon(const char *name, json_t *data)
-{
-	event(name, data, true);
 }

@@ -11,19 +11,17 @@
 json_t *json_bytes(uint64_t bytes);
 
 /*
- * {"timestamp": {"seconds": ..., "microseconds": ...}, "event": event, "data": data} and
- * a newline, flushed. Takes over data. An error stays in ferror(stdout).
+ * A line {"timestamp": {"seconds": ..., "microseconds": ...}, "event": event, "data": data},
+ * flushed. While nobody takes it, it is kept, and comes before the next one: who tells of a merge
+ * also listens for its end. Takes over data. An error stays in ferror(stdout).
  */
 void event_line(const char *event, json_t *data);
-
-/*
- * The same for who cannot wait for a reader: the line is kept while there is no room for it, and
- * comes before the next one.
- */
-void event_line_soon(const char *event, json_t *data);
 /* The same with a line that is JSON already. */
-void line_soon(const char *text);
+void event_text(const char *text);
+
 /* Write what was kept as far as there is room. false: something is left, or no room. */
-bool lines_kept_up(void);
+bool event_lines_kept_up(void);
+/* Wait until all is written (common_may_write). */
+void event_lines_end(void);
 
 #endif

@@ -59,6 +59,9 @@ static void on_error(void *opaque, const char *operation, const char *action,
 
 	merge_death_wait();
 	merge_events_error(&s->events, operation, action, sentence, nospace);
+	/* on a terminal that is stopped nobody sees it; --jobs has it, too */
+	if (!output_has_room(STDERR_FILENO))
+		return;
 	if (s->errors++ < ERRORS_SHOWN || s->args->common.verbose) {
 		merge_bar_clear(&s->bar);
 		remark(s->program, sentence);
@@ -80,7 +83,7 @@ static void on_event(void *opaque, const char *line)
 	const struct show *s = opaque;
 
 	if (s->args->common.json)
-		line_soon(line);
+		event_text(line);
 }
 
 static void say(const struct show *s, const char *text)

@@ -113,7 +113,7 @@ void merge_events_progress(struct merge_events *e, enum merge_state state,
 	if (!e->on || e->dry_run || state == MERGE_CREATED || state >= MERGE_ABORTING)
 		return;
 	/* who does not read now is told later, and of the figures the last ones */
-	if (!lines_kept_up())
+	if (!event_lines_kept_up())
 		return;
 	advance(e, state);
 	if (now - e->told_ms < PROGRESS_MS)
@@ -132,7 +132,7 @@ static void tell_error(struct merge_events *e, const char *operation, const char
 	json_object_set_new(data, "action", json_string(action));
 	json_object_set_new(data, "nospace", json_boolean(nospace));
 	info_set_text(data, "reason", sentence);
-	event_line_soon("BLOCK_JOB_ERROR", data);
+	event_line("BLOCK_JOB_ERROR", data);
 }
 
 void merge_events_error(struct merge_events *e, const char *operation, const char *action,
@@ -235,8 +235,10 @@ void merge_events_end(struct merge_events *e, const struct merge_options *o,
 {
 	LOCK_SCOPE(&e->lock);
 
-	if (e->on)
-		tell_end(e, o, r, err, sentence);
+	if (!e->on)
+		return;
+	tell_end(e, o, r, err, sentence);
+	event_lines_end();
 }
 
 /* Who has it and does not give it back waits for a reader of stdout. */
@@ -260,4 +262,5 @@ void merge_events_die(struct merge_events *e, const struct merge_options *o,
 		return;
 	r.counts = e->counts;
 	tell_end(e, o, &r, err, sentence);
+	event_lines_end();
 }

@@ -224,6 +224,22 @@ testRefusesCutShort()
 	for WHAT in readonly=false readonly=true; do
 		refused "dirty, $WHAT" 'D.qcow2: .*past the end of the file' D.qcow2 $WHAT
 	done
+	# with the refcount block behind, with an external data file, in a snapshot alone
+	new gap.qcow2 64M -o cluster_size=4k
+	put gap.qcow2 'write -P 7 0 40M'
+	qemu-io -f qcow2 -d unmap -c 'discard 6M 4M' gap.qcow2 >/dev/null
+	head -c 7340032 gap.qcow2 >D.qcow2
+	refused "no block" 'D.qcow2: .*past the end of the file' D.qcow2
+	new apart.qcow2 64M -o cluster_size=4k,data_file=apart.raw
+	put apart.qcow2 'write -P 7 0 40M'
+	head -c 45056 apart.qcow2 >D.qcow2
+	refused "data file" 'D.qcow2: .*past the end of the file' D.qcow2
+	new snap.qcow2 64M -o cluster_size=4k
+	put snap.qcow2 'write 0 1M' 'write -P 7 20M 20M' 'discard 0 256k'
+	qemu-img snapshot -c s snap.qcow2
+	put snap.qcow2 'write -z -u 20M 20M'
+	head -c 21000000 snap.qcow2 >D.qcow2
+	refused snapshot 'D.qcow2: .*past the end of the file' D.qcow2
 	for length in 393216 1000000 2000000; do
 		head -c $length whole.qcow2 >D.qcow2
 		freeze ./*.qcow2

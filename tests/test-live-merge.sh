@@ -222,10 +222,12 @@ testNothingToDo()
 	hold D.qcow2 || return 0
 	assert_status 0 chain-stream -b C.qcow2 D.qcow2
 	assert_err 'nothing to do: the base is the direct backing file already$'
-	assert_status 0 chain-stream -b C.qcow2 --backing-string="$PWD/C.qcow2" D.qcow2
+	assert_status 75 chain-stream -b C.qcow2 --backing-string="$PWD/C.qcow2" D.qcow2
 	assert_one_error
-	assert_err "^chain-stream: D.qcow2: nothing to do: the base.s name is changed only at rest$"
+	assert_err '^chain-stream: D.qcow2: in use, .* its name is changed by chain-rebase -b, or at rest$'
 	assert_backing D.qcow2 C.qcow2
+	assert_status 0 chain-stream -b C.qcow2 --backing-string=C.qcow2 D.qcow2
+	assert_err 'nothing to do: the header names the base so already$'
 	assert_status 64 chain-stream -b D.qcow2 D.qcow2
 	release
 	assert_content D.qcow2 "$HASH"

@@ -14,8 +14,6 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
-#include "image/map.h"
-#include "image/refs.h"
 #include "image/tally.h"
 
 struct checker {
@@ -209,44 +207,5 @@ int image_check(struct image *img, struct image_check *out)
 	check_free(c);
 	if (err)
 		image_check_release(out);
-	return err;
-}
-
-/* What a copy lost begins where it ends; a table could be made to count for hours. */
-#define PAST_END_MOST (1u << 24)
-
-/* May anything lie behind the end of the file? Of a dirty image the refcounts do not tell. */
-static bool may_reach_past_end(struct image *img)
-{
-	uint64_t first = div_up(img->file_size, image_cluster_size(img));
-	uint64_t counted = min_u64(refs_coverage(img), first + PAST_END_MOST), run;
-
-	if (img->header.incompatible & QCOW2_DIRTY)
-		return true;
-	if (first >= counted)
-		return false;
-	if (refs_free_run(img, first, counted - first, &run) == 0)
-		return first + run < counted;
-	/* a refcount that cannot be read is for who wants to change it */
-	fail_clear();
-	return false;
-}
-
-int image_check_end(struct image *img)
-{
-	int err = 0;
-
-	if (img->format != IMAGE_QCOW2 || img->data_fd != img->fd ||
-	    !may_reach_past_end(img))
-		return 0;
-	/* tables that are named again and again would be walked for hours */
-	if (!img->table_clusters)
-		err = image_check_overlaps(img);
-	for (uint64_t pos = 0; pos < img->size && !err;) {
-		struct extent e;
-
-		err = image_map(img, 0, pos, img->size - pos, &e);
-		pos += e.length;
-	}
 	return err;
 }

@@ -76,9 +76,9 @@ void image_forget_tables(struct image *img, uint64_t host, uint64_t clusters);
 int image_check_word(const struct image *img, const struct qcow2_mapping *m);
 
 /*
- * Was the file cut short (a copy that was interrupted)? Where something is counted past its end,
- * the words of the active table are looked at; it may be no more than what a crash left.
- * -EUCLEAN: some guest offset's data is lost.
+ * Was the file cut short (a copy that was interrupted)? Where something may be counted past its
+ * end all tables are walked, each once; it may be no more than what a crash left. -EUCLEAN:
+ * something that they name is lost.
  */
 int image_check_end(struct image *img);
 

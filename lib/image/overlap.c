@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "image/refs.h"
 #include "image/refwalk.h"
 
 /*
@@ -253,25 +254,32 @@ struct words {
 	uint8_t *seen; /* a byte for each of the image's table_clusters */
 };
 
+/* Is this an L2 table whose words have been visited? */
+static bool is_seen(struct words *w, const struct ref *r)
+{
+	uint64_t cluster = r->host >> w->img->cluster_bits;
+	size_t i;
+	bool seen;
+
+	if (r->kind != REF_L2 || !r->host)
+		return false;
+	i = lower_bound(w->img, cluster);
+	/* those that were made since are the active image's alone */
+	if (i == w->img->n_table_clusters || entry(w->img, i) >> 1 != cluster)
+		return false;
+	seen = w->seen[i];
+	w->seen[i] = 1;
+	return seen;
+}
+
 /* Every L2 table once, whoever has it, and what its words lead to. */
 static int visit_words(void *ctx, const struct ref *r)
 {
 	struct words *w = ctx;
 	struct qcow2_mapping m = {.kind = QCOW2_DATA, .host = r->host};
-	size_t i;
 
-	if (r->kind == REF_L2 && r->host) {
-		uint64_t cluster = r->host >> w->img->cluster_bits;
-
-		i = lower_bound(w->img, cluster);
-		/* those that were made since are the active image's alone */
-		if (i == w->img->n_table_clusters || entry(w->img, i) >> 1 != cluster)
-			return 0;
-		if (w->seen[i])
-			return REFWALK_SKIP;
-		w->seen[i] = 1;
-		return 0;
-	}
+	if (is_seen(w, r))
+		return REFWALK_SKIP;
 	if (r->kind == REF_DEFLATED) {
 		m.kind = QCOW2_DEFLATED;
 		m.stored = (uint32_t)r->bytes;
@@ -281,7 +289,7 @@ static int visit_words(void *ctx, const struct ref *r)
 		       : 0;
 }
 
-int image_check_words(struct image *img)
+static int each_word(struct image *img, ref_visitor *visitor)
 {
 	struct words w = {.img = img, .seen = calloc(img->n_table_clusters + 1, 1)};
 	struct findings found = {0};
@@ -289,8 +297,56 @@ int image_check_words(struct image *img)
 	int err = w.seen ? image_length(img, &length) : fail(ENOMEM, "out of memory");
 
 	if (!err)
-		err = refwalk(img, length, visit_words, &w, &found);
+		err = refwalk(img, length, visitor, &w, &found);
 	findings_release(&found);
 	free(w.seen);
 	return err;
+}
+
+int image_check_words(struct image *img)
+{
+	return each_word(img, visit_words);
+}
+
+static int visit_end(void *ctx, const struct ref *r)
+{
+	if (r->outside)
+		return fail(EUCLEAN,
+			    "%" PRIu64 " bytes at offset %" PRIu64
+			    " of it lie past the end of the file; the image is truncated "
+			    "or damaged",
+			    r->bytes, r->host);
+	return is_seen(ctx, r) ? REFWALK_SKIP : 0;
+}
+
+/* What a copy lost begins where it ends; a table could be made to count for hours. */
+#define PAST_END_MOST (1u << 24)
+
+/* May anything lie behind the end of the file? Of a dirty image the refcounts do not tell. */
+static bool may_reach_past_end(struct image *img)
+{
+	uint64_t first = div_up(img->file_size, image_cluster_size(img));
+	uint64_t counted = min_u64(refs_coverage(img), first + PAST_END_MOST), run;
+
+	if (img->header.incompatible & QCOW2_DIRTY)
+		return true;
+	if (first >= counted)
+		return false;
+	if (refs_free_run(img, first, counted - first, &run) == 0)
+		return first + run < counted;
+	/* the block that counts it may itself be there */
+	fail_clear();
+	return true;
+}
+
+int image_check_end(struct image *img)
+{
+	int err = 0;
+
+	if (img->format != IMAGE_QCOW2 || !may_reach_past_end(img))
+		return 0;
+	/* what bounds the walk */
+	if (!img->table_clusters)
+		err = image_check_overlaps(img);
+	return err ? err : each_word(img, visit_end);
 }

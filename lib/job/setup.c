@@ -16,7 +16,6 @@
 #include "base/size.h"
 #include "foreign/foreign.h"
 #include "chain/name.h"
-#include "copy/mover.h"
 #include "image/check.h"
 #include "image/lock-files.h"
 #include "image/rehead.h"
@@ -214,12 +213,10 @@ static int find_base(struct setup *s)
 		return nothing(s, "the chain is short enough already");
 	if (o->depth)
 		s->keep = n - (o->depth - 1);
-	if (s->keep > 1 ||
-	    (o->backing_string && !s->held->by_holder && !s->held->by_qemu))
-		return 0; /* or the name is another one: is_stored */
-	return nothing(s, o->backing_string
-				  ? "the base's name is changed only at rest"
-				  : "the base is the direct backing file already");
+	/* or only its name is to be another one: see is_stored */
+	return s->keep == 1 && !o->backing_string
+		       ? nothing(s, "the base is the direct backing file already")
+		       : 0;
 }
 
 const struct image *setup_new_base(const struct setup *s)
@@ -340,41 +337,6 @@ static int check_header(struct setup *s)
 }
 
 /* Which layers share a file system with the image that can reflink? */
-static int probe_reflink(struct setup *s)
-{
-	uint64_t unit;
-
-	s->clonable = calloc(s->chain->count, sizeof(*s->clonable));
-	if (!s->clonable)
-		return fail(ENOMEM, "out of memory");
-	/* Where the holder copies, nothing is shared by us. */
-	if (s->held->by_qemu || (s->held->by_holder && active(s)->data_path))
-		return 0;
-	for (size_t i = 1; i < s->chain->count; i++) {
-		const struct image *img = s->chain->links[i].image;
-		const struct image *before = s->chain->links[i - 1].image;
-		const char *to = active(s)->data_path ? active(s)->data_path
-						      : s->options->image;
-
-		/*
-		 * Layers of one file system answer alike; probing takes a temporary file.
-		 */
-		if (i > 1 && img->dev == before->dev && img->data_size >= 1u << 16 &&
-		    before->data_size >= 1u << 16)
-			s->clonable[i] = s->clonable[i - 1];
-		else
-			s->clonable[i] = reflink_probe(img->data_fd, to, &unit);
-		if (!s->clonable[i])
-			continue;
-		/* where a layer lies that is not shared does not matter */
-		s->reflink_unit = max_u64(s->reflink_unit, unit);
-		s->reflink = true;
-	}
-	fail_clear();
-	s->result->reflink = s->reflink;
-	return 0;
-}
-
 /* The new base is what the header says already, word for word. */
 static bool is_stored(const struct setup *s)
 {
@@ -385,6 +347,18 @@ static bool is_stored(const struct setup *s)
 	       image_same_file(base, s->chain->links[1].image) &&
 	       strcmp(h->backing_name, s->string) == 0 &&
 	       strcmp(h->backing_format, s->format) == 0;
+}
+
+/* A merge of nothing only changes a name, for which no guest need be asked. */
+static int check_rename(const struct setup *s)
+{
+	if (s->new_chain || s->keep > 1 || (!s->held->by_holder && !s->held->by_qemu))
+		return 0;
+	return fail_in(fail(EAGAIN,
+			    "in use, and the base is the direct backing file already: "
+			    "its name is changed %sat rest",
+			    s->held->by_qemu ? "" : "by chain-rebase -b, or "),
+		       s->options->image);
 }
 
 static int check_tables(struct image *img)
@@ -436,6 +410,8 @@ int setup_open(struct setup *s, const struct merge_options *o, const struct limi
 		err = name_base(s);
 	if (!err && !r->nothing_to_do && is_stored(s))
 		err = nothing(s, "the header names the base so already");
+	else if (!err && !r->nothing_to_do)
+		err = check_rename(s);
 	if (err)
 		return err;
 	if (setup_new_base(s) && active(s)->header.autoclear & QCOW2_DATA_FILE_RAW)
@@ -447,7 +423,7 @@ int setup_open(struct setup *s, const struct merge_options *o, const struct limi
 	err = r->nothing_to_do ? 0 : check_header(s);
 	if (!err)
 		err = mend(s);
-	return err || r->nothing_to_do ? err : probe_reflink(s);
+	return err || r->nothing_to_do ? err : setup_find_clonable(s);
 }
 
 void setup_release(struct setup *s)

@@ -45,6 +45,9 @@ const struct image *setup_new_base(const struct setup *s);
  */
 int setup_before_switch(const struct setup *s);
 
+/* clonable, reflink, reflink_unit: by trying it with a temporary file beside the image. */
+int setup_find_clonable(struct setup *s);
+
 struct qcow2_change setup_change(const struct setup *s);
 
 /* chain-rebase -u: change the header and nothing else. */

@@ -236,7 +236,8 @@ static int check_folder(void)
 	    0)
 		text = NULL;
 	remark(PROGRAM, text ? text : "out of memory");
-	return err == -ENOMEM ? status_of(err) : STATUS_NOPERM;
+	/* of its kind or place it cannot be a folder of ours; other errors pass */
+	return err == -ENOTDIR || err == -ELOOP ? STATUS_NOPERM : status_of(err);
 }
 
 int info_jobs(const struct info_jobs_options *o)

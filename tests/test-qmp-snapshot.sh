@@ -86,11 +86,12 @@ testSeveral()
 session_cut()
 {
 	rm -f cut
-	python3 -c 'import json, socket, sys
+	python3 -c 'import json, os, socket, sys
 word, where, target = sys.argv[1:]
 server = socket.socket(socket.AF_UNIX)
-server.bind("cut")
+server.bind("cut~")
 server.listen(1)
+os.rename("cut~", "cut")
 peer = server.accept()[0]
 client = peer.makefile("rw")
 qemu = socket.socket(socket.AF_UNIX)

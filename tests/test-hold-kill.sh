@@ -151,6 +151,16 @@ syncs()
 	find "$WORK/holder" -name 's[0-9]*.here' | wc -l
 }
 
+# D.qcow2 has a holder, and 1 MiB that a guest overwrote in place and did not flush.
+hold_unflushed()
+{
+	prepare
+	need_stalls
+	new D.qcow2 8M -o preallocation=metadata
+	hold D.qcow2 || return 1
+	careless 'write -P 1 0 1M'
+}
+
 # A sync takes all with it that the guest has written: what is overwritten in place has one
 # when a flush asks for it, and for the rest the holder spares a disk that is slow.
 testSyncsSparingly()
@@ -158,11 +168,7 @@ testSyncsSparingly()
 	local n
 
 	need_stalls || return 0
-	prepare
-	need_stalls
-	new D.qcow2 8M -o preallocation=metadata
-	hold D.qcow2 || return 0
-	careless 'write -P 1 0 1M'
+	hold_unflushed || return 0
 	sleep 1.5
 	arm holder sync sync /D.qcow2 0 0 0 1 stall 0
 	careless 'write -P 2 0 1M'
@@ -255,11 +261,7 @@ testMergeSyncsSparingly()
 testFlushesForTheOneBefore()
 {
 	need_stalls || return 0
-	prepare
-	need_stalls
-	new D.qcow2 8M -o preallocation=metadata
-	hold D.qcow2 || return 0
-	careless 'write -P 1 0 1M'
+	hold_unflushed || return 0
 	kill_holder
 	hold D.qcow2 || return 0
 	arm holder sync sync /D.qcow2 0 0 0 1 stall 0

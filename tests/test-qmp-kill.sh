@@ -104,16 +104,22 @@ testQemuKilledAtEachMessage()
 	assertTrue "messages: $n" "[ $n -gt 10 ]"
 }
 
-# While it copies: the job goes on alone, or stands still, and the next run takes it over
-testKilledWhileItRuns()
+# A merge of D.qcow2 is killed while it copies; its job goes on.
+kill_a_merge()
 {
-	need_daemon || return 0
 	make_slow_chain 16
 	daemon D.qcow2
 	start chain-stream --qmp="$QMP" --rate=2M D.qcow2
 	qmp_merge_runs
 	kill -9 "$PID"
 	finish
+}
+
+# While it copies: the job goes on alone, or stands still, and the next run takes it over
+testKilledWhileItRuns()
+{
+	need_daemon || return 0
+	kill_a_merge
 	# onto something else: what there is, is ended first
 	start chain-stream --qmp="$QMP" --rate=2M -b A.qcow2 D.qcow2
 	qmp_merge_runs
@@ -132,12 +138,7 @@ testKilledWhileItRuns()
 testSnapshotOfAKilledMerge()
 {
 	need_daemon || return 0
-	make_slow_chain 16
-	daemon D.qcow2
-	start chain-stream --qmp="$QMP" --rate=2M D.qcow2
-	qmp_merge_runs
-	kill -9 "$PID"
-	finish
+	kill_a_merge
 	assert_status 75 chain-snapshot --qmp="$QMP" D.qcow2 E.qcow2
 	assert_one_error
 	assert_err "^chain-snapshot: D.qcow2: a merge of it that nobody watches any more goes on in this QEMU; "

@@ -185,8 +185,7 @@ char *held_as_layer(const char *image)
 		if (above_find(who[i].pid, st.st_dev, st.st_ino, above) &&
 		    asprintf(&text,
 			     "%s: stays a layer of %s, too, which pid %d (%s) has open "
-			     "and goes "
-			     "on with",
+			     "and goes on with",
 			     image, above, (int)who[i].pid, who[i].program) < 0)
 			text = NULL;
 	fail_clear();

@@ -1,15 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Any bytes as up to four files, a (the active image) to d, which may name each other: open
- * the chain, walk it, plan a merge of it. Each file is a length of two bytes and its bytes;
- * the last one is what is left.
+ * the chain, walk it, plan a merge of it. See files.h.
  */
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
 #include "base/fail.h"
 #include "base/size.h"
 #include "chain/chain.h"
@@ -19,53 +12,10 @@
 #define LOOKS 2000
 #define PLANNED (64ull << 20) /* bytes of a disk that is merged: soon done */
 
+#define FILES 4
+#include "files.h"
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* One file for each letter; libFuzzer's own names are relative to the working folder. */
-static char folder[] = "/dev/shm/fuzz-chain-XXXXXX";
-static char paths[4][sizeof(folder) + 2];
-
-static void leave(void)
-{
-	for (int i = 0; i < 4; i++)
-		unlink(paths[i]);
-	rmdir(folder);
-}
-
-static void enter(void)
-{
-	if (*paths[0])
-		return;
-	if (!mkdtemp(folder))
-		abort();
-	for (int i = 0; i < 4; i++)
-		snprintf(paths[i], sizeof(paths[i]), "%s/%c", folder, 'a' + i);
-	atexit(leave);
-}
-
-static void put(const char *path, const uint8_t *data, size_t size)
-{
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-
-	if (fd < 0 || write(fd, data, size) != (ssize_t)size || close(fd))
-		abort();
-}
-
-static void put_all(const uint8_t *data, size_t size)
-{
-	for (int i = 0; i < 4; i++) {
-		size_t length = size;
-
-		if (i < 3 && size >= 2) {
-			length = min_u64(data[0] << 8 | data[1], size - 2);
-			data += 2;
-			size -= 2;
-		}
-		put(paths[i], data, length);
-		data += length;
-		size -= length;
-	}
-}
 
 static void walk(const struct chain *c)
 {
@@ -119,7 +69,6 @@ static void merge(const char *base)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	enter();
 	put_all(data, size);
 	look(0);
 	look(CHAIN_LENIENT);

@@ -240,6 +240,16 @@ testRefusesCutShort()
 	put snap.qcow2 'write -z -u 20M 20M'
 	head -c 21000000 snap.qcow2 >D.qcow2
 	refused snapshot 'D.qcow2: .*past the end of the file' D.qcow2
+	# in the middle of a table, behind which there was nothing: a disk that was trimmed
+	new below.qcow2 64M
+	fill below.qcow2 7 0 64M
+	over trimmed.qcow2 below.qcow2
+	put trimmed.qcow2 'write -z 0 64M'
+	head -c -32768 trimmed.qcow2 >D.qcow2
+	refused table 'D.qcow2: .*past the end of the file; the image is truncated' D.qcow2
+	assert_status 65 chain-stream D.qcow2
+	over E.qcow2 D.qcow2
+	assert_status 65 chain-stream -b below.qcow2 E.qcow2
 	for length in 393216 1000000 2000000; do
 		head -c $length whole.qcow2 >D.qcow2
 		freeze ./*.qcow2

@@ -33,6 +33,7 @@ enum table_kind { TABLE_OTHER, TABLE_ACTIVE_L2, TABLE_SNAPSHOT_L2 };
 
 struct overlaps {
 	unsigned bits;
+	uint64_t length; /* of the file */
 	/* of tables, each as often as it is named: the number and, below it, the kind */
 	uint64_t *clusters;
 	size_t count, cap;
@@ -87,6 +88,13 @@ static int visit(void *ctx, const struct ref *r)
 	struct overlaps *o = ctx;
 	int err = 0;
 
+	/* tables are written whole: see image_l2_offset */
+	if (is_l2 && r->host && r->host + r->bytes > o->length)
+		return fail(EUCLEAN,
+			    "the L2 table at offset %" PRIu64
+			    " of it goes past the end of the file; the image is "
+			    "truncated or damaged",
+			    r->host);
 	if ((!is_l2 || r->host) && !r->outside)
 		for (uint64_t i = r->host >> o->bits;
 		     !err && i <= (r->host + r->bytes - 1) >> o->bits; i++)
@@ -163,6 +171,7 @@ int image_check_overlaps(struct image *img)
 	uint64_t length;
 	int err = image_length(img, &length);
 
+	o.length = length;
 	if (!err)
 		err = check_l1_tables(img, length);
 	if (!err)

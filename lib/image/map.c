@@ -30,8 +30,7 @@ int image_l2_offset(struct image *img, unsigned table, uint64_t index, uint64_t 
 	if (!err)
 		err = qcow2_l1_decode(&img->header, be64_get(word), l2);
 	/* tables are written whole: what a cut one has lost is no "look below" */
-	if (!err && *l2 &&
-	    *l2 + image_cluster_size(img) > round_up(img->file_size, 512))
+	if (!err && *l2 && *l2 + image_cluster_size(img) > round_up(img->file_size, 512))
 		err = fail(EUCLEAN,
 			   "the L2 table at offset %" PRIu64
 			   " goes past the end of the file; the image is truncated or "

@@ -27,6 +27,7 @@ static const char *name_of_program;
 static bool ended;
 static _Atomic bool lacks_memory; /* for a part of the output */
 static bool unread; /* a reader of stdout let us wait until the end */
+static bool lost; /* and part of it was left out meanwhile */
 static int stdout_error; /* errno of the first flush that failed; stdio forgets it */
 static FILE *terminal; /* stderr, while getopt has another */
 
@@ -230,6 +231,11 @@ bool common_may_write(void)
 	return !unread;
 }
 
+void common_lost_line(void)
+{
+	lost = true;
+}
+
 bool common_flush(void)
 {
 	errno = 0;
@@ -245,6 +251,7 @@ static void say_not_written(const char *program, const char *done, int err)
 	if (asprintf(&text, "%s%sstandard output: cannot write%s%s", done ? done : "",
 		     done ? "; but " : "", err ? ": " : "",
 		     unread ? "nobody reads it"
+		     : lost ? "nobody read it for a long time, and lines are left out"
 		     : err  ? strerror(err)
 			    : "") < 0)
 		text = NULL;
@@ -263,7 +270,7 @@ int common_end_after(const char *program, int status, const char *done)
 		err = errno;
 	/* a closed stdout that nobody wrote to is no error */
 	if (!failed && (!err || (err == EBADF && !pending))) {
-		if (status || (!lacks_memory && !unread))
+		if (status || (!lacks_memory && !unread && !lost))
 			return status;
 		err = lacks_memory ? ENOMEM : EAGAIN;
 	}

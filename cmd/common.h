@@ -63,6 +63,9 @@ char *common_text(const char *text);
  */
 bool common_may_write(void);
 
+/* A line of what was to be written to stdout is lost since nobody reads: common_end says so. */
+void common_lost_line(void);
+
 /* Flush stdout. false: it failed, now or before; common_end says why it first did. */
 bool common_flush(void);
 

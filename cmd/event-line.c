@@ -8,78 +8,105 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
+#include "base/size.h"
 #include "common.h"
 #include "output.h"
 
-#define KEPT_MOST 1000u /* lines; who never reads has lost them anyway */
+/* Of a few hundred bytes each; who reads nothing for so long has lost the rest. */
+#define KEPT_MOST 32768u
 
-static char **kept;
-static size_t n_kept;
+/* Lines that nobody took yet, from `first` on; of that one `put` bytes are written. */
+static struct {
+	char **lines;
+	size_t first, n, cap;
+	size_t put;
+} kept;
 
 json_t *json_bytes(uint64_t bytes)
 {
 	return json_integer(bytes < INT64_MAX ? (json_int_t)bytes : INT64_MAX);
 }
 
-/* Takes over text; NULL: there was no memory for it, which common_end says. */
-static void put_line(char *text)
+/* A piece of the first line, which is gone when all of it is written. */
+static void put_piece(void)
 {
-	if (text && common_may_write()) {
-		puts(text);
+	char *line = kept.lines[kept.first];
+	size_t left = strlen(line + kept.put);
+	size_t n = min_u64(left, output_piece(STDOUT_FILENO));
+
+	if (common_may_write()) {
+		fwrite(line + kept.put, 1, n, stdout);
 		common_flush();
 	}
-	free(text);
-}
-
-/* The first of those that were kept. */
-static void put_kept(void)
-{
-	put_line(kept[0]);
-	memmove(kept, kept + 1, --n_kept * sizeof(*kept));
+	kept.put += n;
+	if (n < left)
+		return;
+	free(line);
+	kept.put = 0;
+	if (++kept.first == kept.n)
+		kept.first = kept.n = 0;
 }
 
 bool event_lines_kept_up(void)
 {
-	while (n_kept && output_has_room(STDOUT_FILENO))
-		put_kept();
-	return !n_kept && output_has_room(STDOUT_FILENO);
+	while (kept.n && output_has_room(STDOUT_FILENO))
+		put_piece();
+	return !kept.n && output_has_room(STDOUT_FILENO);
 }
 
 void event_lines_end(void)
 {
-	while (n_kept)
-		put_kept();
+	while (kept.n)
+		put_piece();
 }
 
-/* Takes over text. */
+/* So that the list is no longer than twice what is in it. */
+static void close_up(void)
+{
+	if (kept.n < kept.cap || kept.first < kept.n / 2)
+		return;
+	kept.n -= kept.first;
+	memmove(kept.lines, kept.lines + kept.first, kept.n * sizeof(*kept.lines));
+	kept.first = 0;
+}
+
+/* Takes over text, a line with its end; NULL: there was no memory for it. */
 static void line(char *text)
 {
-	if (event_lines_kept_up()) {
-		put_line(text);
-		return;
-	}
-	if (text && !kept)
-		kept = malloc(KEPT_MOST * sizeof(*kept));
-	if (text && kept && n_kept < KEPT_MOST)
-		kept[n_kept++] = TAKE(text);
+	close_up();
+	if (kept.n - kept.first >= KEPT_MOST)
+		common_lost_line();
+	else if (!text || array_room(&kept.lines, &kept.cap, kept.n) < 0)
+		common_lacks_memory();
+	else
+		kept.lines[kept.n++] = TAKE(text);
 	free(text);
+	event_lines_kept_up();
 }
 
 void event_text(const char *text)
 {
-	line(strdup(text));
+	char *copy;
+
+	line(asprintf(&copy, "%s\n", text) < 0 ? NULL : copy);
 }
 
 void event_line(const char *event, json_t *data)
 {
 	struct timespec now;
+	CLEANUP_FREE char *text = NULL;
 	json_t *value;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	value = json_pack("{s:{s:I,s:I},s:s,s:o}", "timestamp", "seconds",
 			  (json_int_t)now.tv_sec, "microseconds",
 			  (json_int_t)(now.tv_nsec / 1000), "event", event, "data", data);
-	line(value ? json_dumps(value, JSON_COMPACT) : NULL);
+	text = value ? json_dumps(value, JSON_COMPACT) : NULL;
 	json_decref(value);
+	if (text)
+		event_text(text);
+	else
+		common_lacks_memory();
 }

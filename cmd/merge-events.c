@@ -237,6 +237,7 @@ void merge_events_end(struct merge_events *e, const struct merge_options *o,
 
 	if (!e->on)
 		return;
+	event_lines_end(); /* before what must not be left out */
 	tell_end(e, o, r, err, sentence);
 	event_lines_end();
 }
@@ -261,6 +262,7 @@ void merge_events_die(struct merge_events *e, const struct merge_options *o,
 	if (!e->on || !lock_within(&e->lock, wait_ms) || poll(&out, 1, wait_ms) <= 0)
 		return;
 	r.counts = e->counts;
+	event_lines_end();
 	tell_end(e, o, &r, err, sentence);
 	event_lines_end();
 }

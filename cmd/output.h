@@ -7,15 +7,25 @@
 #define CMD_OUTPUT_H
 
 #include <stdbool.h>
+#include <stdio.h>
 
-/* Would a line written to fd now wait for nobody? Not where too little room is left for it. */
+/* Would a write of a piece (output_piece) to fd now wait for nobody? */
 bool output_has_room(int fd);
+
+/*
+ * How many bytes fit where there is room at all: a pipe has a page then, and a terminal whose
+ * other end does not read (ssh of a dead network) has 256 bytes, in which a line's end takes two.
+ */
+size_t output_piece(int fd);
 
 /*
  * Wait until it would not. From the moment on at which a stop is asked for (a signal, or
  * output_hurry) all waits together end after a second: false.
  */
 bool output_wait(int fd);
+
+/* Write text so, piece by piece. false: not all of it, or an error, which ferror tells. */
+bool output_put(FILE *to, const char *text, size_t length);
 
 /* The program is about to end for a reason of its own: from now on as after a signal. */
 void output_hurry(void);

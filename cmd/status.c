@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -46,10 +47,12 @@ int status_of(int err)
 void remark(const char *program, const char *text)
 {
 	CLEANUP_FREE char *shown = escape_text(text);
+	char *line;
 
-	if (!output_wait(STDERR_FILENO))
+	if (asprintf(&line, "%s: %s\n", program, shown ? shown : "out of memory") < 0)
 		return;
-	fprintf(stderr, "%s: %s\n", program, shown ? shown : "out of memory");
+	output_put(stderr, line, strlen(line));
+	free(line);
 }
 
 void complain(const char *program, int err)

@@ -223,6 +223,57 @@ testStoppedTerminal()
 	assert_merged D.qcow2 "$HASH" B.qcow2
 }
 
+# unread_terminal FD COMMAND...: as start, with a terminal as its FD that is not stopped, but whose
+# other end nobody reads (ssh of a dead network); all but 200 bytes of its room are taken
+unread_terminal()
+{
+	start python3 -c 'import os, sys
+def fill(fd, most):
+    done = 0
+    os.set_blocking(fd, False)
+    try:
+        while done < most:
+            done += os.write(fd, b"x" * min(80, most - done))
+    except BlockingIOError:
+        pass
+    os.set_blocking(fd, True)
+    return done
+room = fill(os.openpty()[1], 1 << 30)
+terminal, other = os.openpty()
+os.set_inheritable(terminal, True)
+fill(other, room - 200)
+os.dup2(other, int(sys.argv[1]))
+os.execvp(sys.argv[2], sys.argv[2:])' "$@"
+}
+
+# Nor a line that is longer than what there is room for.
+testUnreadTerminal()
+{
+	local long
+
+	need python3 || return 0
+	make_slow_chain 32
+	unread_terminal 1 chain-stream --json --rate=4M D.qcow2
+	merge_runs || fail "the merge does not start"
+	sleep 0.5
+	kill -TERM "$PID"
+	ends
+	assertEquals 143 "$STATUS"
+	unread_terminal 1 chain-stream --json --rate=4M --time-limit=1s D.qcow2
+	ends
+	assertEquals 75 "$STATUS"
+	# one sentence that is as long
+	long=$(printf '%0200d' 0)
+	mkdir "$long"
+	unread_terminal 2 chain-stream "$long/D.qcow2"
+	until_true 5 test -e "/proc/$PID/stat"
+	sleep 0.5
+	kill -TERM "$PID"
+	ends
+	assertEquals 66 "$STATUS"
+	assert_merged D.qcow2 "$HASH" B.qcow2
+}
+
 testTimeLimit()
 {
 	local begin took size rounds=0

@@ -89,7 +89,7 @@ static int visit(void *ctx, const struct ref *r)
 	int err = 0;
 
 	/* tables are written whole: see image_l2_offset */
-	if (is_l2 && r->host && r->host + r->bytes > o->length)
+	if (is_l2 && !r->outside && r->host && r->host + r->bytes > o->length)
 		return fail(EUCLEAN,
 			    "the L2 table at offset %" PRIu64
 			    " of it goes past the end of the file; the image is "

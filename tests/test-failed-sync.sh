@@ -215,6 +215,14 @@ testNothingToDo()
 		assert_err 'nothing to do'
 		assert_frozen
 	done
+	# what qemu-img syncs last of all
+	WHAT='a data file'
+	over S.qcow2 A.qcow2 -o data_file=S.raw
+	with_faults FAULT_FILE=/S.raw FAULT_SYNC=5 chain-stream -b A.qcow2 S.qcow2
+	assertEquals "$WHAT: $(cat "$WORK/err")" 74 "$STATUS"
+	assert_err 'S.qcow2: .*cannot sync to the disk: Input/output error'
+	assert_status 0 chain-stream -b A.qcow2 S.qcow2
+	assert_err 'nothing to do'
 }
 
 # shellcheck disable=SC1091

@@ -421,6 +421,9 @@ testRebase()
 	assert_status 64 chain-rebase --qmp="$QMP" -b A.qcow2 -F raw D.qcow2
 	assert_status 0 chain-rebase --qmp="$QMP" -b "$PWD/B.qcow2" -F qcow2 D.qcow2
 	assertEquals "$PWD/B.qcow2" "$(backing D.qcow2)"
+	# the file decides, not how it is spelled
+	assert_status 0 chain-rebase --qmp="$QMP" -b B.qcow2 D.qcow2
+	assert_err 'nothing to do: the base is the direct backing file already'
 	assert_status 0 chain-rebase --qmp="$QMP" -b '' D.qcow2
 	assert_tidy
 	kill_holder

@@ -204,7 +204,7 @@ testKeptForTheGuest()
 	assertEquals 0 "$(merge_result space-free)"
 	assert_status 74 chain-stream -q small/D.qcow2
 	assert_one_error
-	assert_err 'small/D.qcow2: .*6[0-9.]* MiB are left on the file system, of which 256 MiB are kept for the guest; '
+	assert_err 'small/D.qcow2: .*6[0-9.]* MiB are left on the file system, and 256 MiB are kept for the guest; '
 	assertEquals "the guest's disk" "$HASH" "$(guest_content)"
 	release
 	# at rest nothing is kept

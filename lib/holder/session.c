@@ -133,8 +133,7 @@ int session_no_room(struct holder *h)
 
 	commits_want_space(&h->commits, active_of(h), -ENOSPC);
 	return fail(ENOSPC,
-		    "%s are left on the file system, of which %s are kept for the guest; "
-		    "free "
+		    "%s are left on the file system, and %s are kept for the guest; free "
 		    "some space, or merge at rest",
 		    size_format(room_free(fd), left),
 		    size_format(room_of_guest(fd), kept));

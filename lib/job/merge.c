@@ -186,14 +186,23 @@ void merge_note_outcome(struct merge *m, int err)
 }
 
 /*
- * The header that says so may be one that its writer had no time to sync, or could not: who is
- * told that nothing is left to do may remove the layers.
+ * The header that says so may be one that its writer had no time to sync, or could not, and a
+ * data file may come after it: who is told that nothing is left to do may remove the layers.
  */
 static int nothing_to_do(struct merge *m)
 {
-	int err = m->options->dry_run ? 0 : sync_data(merge_active(m)->fd);
+	struct image *img = merge_active(m);
+	int err;
 
-	return err ? fail_in(err, m->options->image) : 0;
+	if (m->options->dry_run)
+		return 0;
+	err = image_sync_data(img);
+	if (!err && img->data_fd != img->fd)
+		err = image_sync(img);
+	if (err)
+		return fail_in(err, m->options->image);
+	m->setup.keep = 1;
+	return setup_before_switch(&m->setup);
 }
 
 static int run(struct merge *m)

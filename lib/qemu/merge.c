@@ -166,7 +166,8 @@ static int rebase_as_stream(struct stream *s)
 		    (chain->links[depth].image->format == IMAGE_RAW))
 		err = fail(EINVAL, "%s is not %s in its chain; leave -F out", o->base,
 			   o->base_format);
-	if (!err && !o->backing_string) {
+	/* of the direct one the header says it already */
+	if (!err && !o->backing_string && depth > 1) {
 		err = name_make(o->image, o->base, o->base[0] == '/', &s->string);
 		o->backing_string = s->string;
 	}

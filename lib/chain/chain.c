@@ -14,6 +14,7 @@
 #include "foreign/foreign.h"
 #include "chain/name.h"
 #include "image/cache.h"
+#include "image/layer.h"
 
 #define CACHE_ALL (24u << 20) /* table caches of a chain, bytes */
 #define CACHE_MIN (64u << 10)
@@ -452,4 +453,13 @@ uint64_t chain_files(const struct chain *c, size_t from)
 	for (size_t i = from; i < c->count; i++)
 		sum = mix(mix(sum, c->links[i].image->dev), c->links[i].image->ino);
 	return sum ? sum : 1;
+}
+
+int chain_check_layers(const struct chain *c, size_t first)
+{
+	int err = 0;
+
+	for (size_t i = first; i < c->count && !err; i++)
+		err = layer_check(c->links[i].image);
+	return err;
 }

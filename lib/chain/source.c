@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "base/fail.h"
-#include "base/io.h"
 #include "base/size.h"
+#include "image/layer.h"
 
 int source_init(struct source *s)
 {
@@ -41,7 +41,7 @@ static int inflate_cluster(struct source *s, struct image *img, const struct ext
 	int err = room(&s->blob, &s->blob_size, e->stored);
 
 	if (!err)
-		err = read_at(img->fd, s->blob, e->stored, e->host);
+		err = layer_read(img, img->fd, s->blob, e->stored, e->host);
 	if (err)
 		return err;
 	err = qcow2_inflate(s->inflater, img->header.compression, s->blob, e->stored, out,
@@ -81,7 +81,7 @@ int source_read_extent(struct source *s, struct image *img, const struct extent 
 	int err = 0;
 
 	if (e->kind == EXTENT_DATA)
-		err = read_at(img->data_fd, buf, length, e->host);
+		err = layer_read(img, img->data_fd, buf, length, e->host);
 	else if (e->kind == EXTENT_COMPRESSED)
 		err = read_compressed(s, img, e, length, buf);
 	else

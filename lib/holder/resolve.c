@@ -10,8 +10,8 @@
 #include "base/array.h"
 #include "base/cleanup.h"
 #include "base/fail.h"
-#include "base/io.h"
 #include "base/size.h"
+#include "image/layer.h"
 
 static uint64_t size_of(const struct view *v)
 {
@@ -318,7 +318,8 @@ int resolve_read(struct view *v, uint8_t *buf, uint64_t length, uint64_t offset)
 		if (a.kind == ANSWER_ZERO) {
 			memset(buf, 0, a.length);
 		} else if (a.kind == ANSWER_DATA) {
-			err = read_at(a.image->data_fd, buf, a.length, a.host);
+			err = layer_read(a.image, a.image->data_fd, buf, a.length,
+					 a.host);
 			err = err ? fail_in(err, a.image->path) : 0;
 		} else {
 			err = read_mixed(v, &a, buf, offset);

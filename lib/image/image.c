@@ -260,6 +260,7 @@ static int open_data_file(struct image *img)
 	if (err)
 		return fail_in(err, img->data_path);
 	img->data_size = (uint64_t)st.st_size;
+	img->data_mtime = st.st_mtim;
 	return 0;
 }
 
@@ -300,7 +301,8 @@ static int open_into(struct image *img, const char *path, unsigned flags,
 		return err;
 	img->dev = st.st_dev;
 	img->ino = st.st_ino;
-	img->file_size = (uint64_t)st.st_size;
+	img->file_size = img->opened_size = (uint64_t)st.st_size;
+	img->mtime = st.st_mtim;
 	if (img->format == IMAGE_QCOW2) {
 		if (img->would_write && !S_ISREG(st.st_mode))
 			return fail(ENOTSUP,

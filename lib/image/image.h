@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "qcow2/header.h"
 #include "qcow2/snapshot.h"
@@ -44,6 +45,8 @@ struct image {
 	uint64_t size; /* virtual, bytes */
 	/* bytes; grows when the writer extends the file (image/alloc.h) */
 	_Atomic uint64_t file_size;
+	uint64_t opened_size; /* the same at the open */
+	struct timespec mtime; /* at the open */
 	_Atomic bool sync_failed; /* by image_sync, until it is opened again */
 	pthread_mutex_t sync_lock; /* one sync at a time */
 
@@ -53,6 +56,7 @@ struct image {
 	int data_fd; /* where DATA lives: fd, or the external data file */
 	char *data_path; /* NULL without an external data file */
 	uint64_t data_size; /* length of what data_fd names, at the open */
+	struct timespec data_mtime; /* of data_path, at the open */
 	struct image_table *tables; /* [0] is the active one */
 	unsigned n_tables;
 	struct qcow2_snapshot *snapshots; /* n_tables - 1 of them */

@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "base/fail.h"
-#include "base/io.h"
 #include "base/size.h"
 #include "copy/mover.h"
+#include "image/layer.h"
 #include "job/worker.h"
 
 /* Read every blob to a multiple of 512 in the buffer: they will lie so in the file. */
@@ -25,7 +25,8 @@ int worker_prepare_blobs(struct worker *w)
 		const struct piece *blob = &p->items[i];
 		uint64_t stored = blob->extent.stored, padded = round_up(stored, 512);
 
-		err = read_at(blob->image->fd, w->buf + bytes, stored, blob->extent.host);
+		err = layer_read(blob->image, blob->image->fd, w->buf + bytes, stored,
+				 blob->extent.host);
 		if (err)
 			return fail_in(err, blob->image->path);
 		memset(w->buf + bytes + stored, 0, padded - stored);

@@ -16,9 +16,9 @@
 #include "base/array.h"
 #include "base/cleanup.h"
 #include "base/fail.h"
-#include "base/io.h"
 #include "base/size.h"
 #include "copy/mover.h"
+#include "image/layer.h"
 #include "image/map.h"
 #include "job/guest.h"
 #include "job/worker.h"
@@ -208,7 +208,8 @@ static int copy_instead(struct worker *w, const struct stretch *x)
 		if (!err)
 			err = worker_room(&w->buf, &w->buf_size, n);
 		if (!err)
-			err = read_at(x->image->data_fd, w->buf, n, x->from + at);
+			err = layer_read(x->image, x->image->data_fd, w->buf, n,
+					 x->from + at);
 		if (err)
 			err = fail_in(err, x->image->path);
 		else

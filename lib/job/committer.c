@@ -65,6 +65,13 @@ static struct slot *ready(struct engine *e, bool failed)
 	}
 }
 
+/* After one that failed: a later one counts on the tables that were to come with it. */
+static void give_up_slot(struct engine *e, struct slot *s)
+{
+	if (s->promise != PROMISE_NONE)
+		e->target->ops->drop(e->target);
+}
+
 /*
  * While held a commit that found no space (for what the holder copies) goes on where it was,
  * after the pause; who ends it in the pause has ended the merge.
@@ -81,6 +88,13 @@ static int commit_slot(struct engine *e, struct slot *s)
 		err = verify_slot(e, s);
 	if (err)
 		return fail_in(err, e->target->image->path);
+	/* all that it links was read by now */
+	if (!e->target->dry)
+		err = plan_check_layers(e->plan->chain, e->plan->new_chain);
+	if (err) {
+		give_up_slot(e, s);
+		return err;
+	}
 	while ((err = e->target->ops->commit(e->target, &s->batch))) {
 		fail_in(err, e->target->image->path);
 		if (!engine_waits_for_space(e, err))
@@ -89,13 +103,6 @@ static int commit_slot(struct engine *e, struct slot *s)
 			return engine_stopped(e);
 	}
 	return 0;
-}
-
-/* After one that failed: a later one counts on the tables that were to come with it. */
-static void give_up_slot(struct engine *e, struct slot *s)
-{
-	if (s->promise != PROMISE_NONE)
-		e->target->ops->drop(e->target);
 }
 
 void *engine_committer(void *opaque)

@@ -133,7 +133,7 @@ bool engine_fault(struct engine *e, const char *operation, int err)
 	LOCK_SCOPE(&e->lock);
 
 	/* Our own stops, and damage that no second try mends, are not faults. */
-	if (is_stop(err) || err == -ENOMEM ||
+	if (is_stop(err) || err == -ENOMEM || err == -ESTALE ||
 	    (!stops && e->on_error != ON_ERROR_IGNORE)) {
 		set_error(e, operation, err);
 		return false;

@@ -25,6 +25,8 @@ int plan_init(struct plan *p, const struct chain *chain, size_t keep,
 
 	*p = (struct plan){
 		.active = chain->links[0].image,
+		.chain = chain,
+		.new_chain = new_chain,
 		.pass = pass,
 		.n_pass = n_pass,
 		.rebase = new_chain != NULL,
@@ -48,6 +50,13 @@ int plan_init(struct plan *p, const struct chain *chain, size_t keep,
 	if (!err)
 		err = chain_walk_init(&p->zero, below, from, below->count);
 	return err;
+}
+
+int plan_check_layers(const struct chain *chain, const struct chain *new_chain)
+{
+	int err = chain_check_layers(chain, 1);
+
+	return err || !new_chain ? err : chain_check_layers(new_chain, 0);
 }
 
 void plan_release(struct plan *p)

@@ -49,6 +49,7 @@
 struct plan {
 	/* fixed by plan_init */
 	struct image *active;
+	const struct chain *chain, *new_chain; /* what is read from */
 	const unsigned *pass; /* tables of the active image that this pass is about */
 	unsigned n_pass;
 	bool rebase;
@@ -118,6 +119,12 @@ int plan_reads_zero(struct plan *p, uint64_t offset, uint64_t length, bool *zero
 /* The same, and for how far from offset on (*run). */
 int plan_zero_run(struct plan *p, uint64_t offset, uint64_t length, bool *zero,
 		  uint64_t *run);
+
+/*
+ * -ESTALE if anything that such a plan reads from was written to since the chains were opened
+ * (image/layer.h). Any thread.
+ */
+int plan_check_layers(const struct chain *chain, const struct chain *new_chain);
 
 /* Guest bytes passed over so far without a look at data. Any thread. */
 uint64_t plan_skipped(struct plan *p);

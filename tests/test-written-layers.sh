@@ -1,0 +1,115 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Layers that another program writes to while they are merged: cp and truncate ask for no lock.
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lib-live.sh
+. "$TOP/tests/lib-live.sh"
+
+# meddle HOW: with B.qcow2, of which kept.qcow2 is a copy
+meddle()
+{
+	case $1 in
+	cut) truncate -s 1M B.qcow2 ;;
+	emptied) : >B.qcow2 ;;
+	copied) cp kept.qcow2 B.qcow2 ;;
+	poked) poke B.qcow2 $((16#100000)) 00 ;;
+	esac
+}
+
+# meddled COMMAND...: with the layer back the disk is as before, and the next run does it
+meddled()
+{
+	assertEquals "$WHAT: $(cat "$WORK/bg.err")" 75 "$STATUS"
+	assertEquals "$WHAT: one line: $(cat "$WORK/bg.err")" 1 "$(wc -l <"$WORK/bg.err")"
+	assertTrue "$WHAT: $(cat "$WORK/bg.err")" "grep -q \
+		'^chain-[a-z]*: B.qcow2: was written to by another program' '$WORK/bg.err'"
+	cp kept.qcow2 B.qcow2
+	assertEquals "$WHAT" B.qcow2 "$(backing D.qcow2)"
+}
+
+testAtRest()
+{
+	local command how
+
+	make_slow_chain 8
+	new X.qcow2 16M
+	cp D.qcow2 fresh.qcow2
+	cp B.qcow2 kept.qcow2
+	for command in "chain-stream -b A.qcow2" chain-stream "chain-rebase -F qcow2 -b X.qcow2"; do
+		for how in cut emptied copied poked; do
+			WHAT="$command, $how"
+			cp fresh.qcow2 D.qcow2
+			# shellcheck disable=SC2086
+			start $command --rate=4M D.qcow2
+			merge_runs || fail "the merge does not start"
+			sleep 0.3
+			meddle $how
+			finish
+			meddled
+			assert_content D.qcow2 "$HASH"
+			# shellcheck disable=SC2086
+			assert_status 0 $command -q D.qcow2
+			assert_content D.qcow2 "$HASH"
+			assert_sound D.qcow2
+		done
+	done
+}
+
+# A raw layer has no tables that would not fit any more.
+testRaw()
+{
+	local how
+
+	head -c 8M /dev/urandom >B.qcow2
+	cp B.qcow2 kept.qcow2
+	FORMAT=raw over fresh.qcow2 B.qcow2
+	HASH=$(content fresh.qcow2)
+	for how in cut emptied copied; do
+		WHAT="raw, $how"
+		cp fresh.qcow2 D.qcow2
+		start chain-stream --rate=4M D.qcow2
+		merge_runs || fail "the merge does not start"
+		sleep 0.3
+		meddle $how
+		finish
+		meddled
+		assert_content D.qcow2 "$HASH"
+		assert_status 0 chain-stream -q D.qcow2
+		assert_merged D.qcow2 "$HASH" ""
+	done
+}
+
+# The guest is told, too, and reads no zeros where there is nothing any more.
+testHeld()
+{
+	local how
+
+	need_holder || return 0
+	make_slow_chain 8
+	cp D.qcow2 fresh.qcow2
+	cp B.qcow2 kept.qcow2
+	for how in cut copied; do
+		WHAT="held, $how"
+		cp fresh.qcow2 D.qcow2
+		hold D.qcow2 || return 0
+		start chain-stream --rate=4M D.qcow2
+		merge_runs || fail "the merge does not start"
+		sleep 0.3
+		meddle $how
+		[ $how = copied ] || run qemu-io -f raw -c 'read 5M 1M' "$NBD"
+		[ $how = copied ] || assertTrue "$(cat "$WORK/out" "$WORK/err")" \
+			"grep -qi 'read failed: Input/output error' '$WORK/out' '$WORK/err'"
+		finish
+		meddled
+		assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+		assert_status 0 chain-stream -q D.qcow2
+		assertEquals "the guest's disk" "$HASH" "$(guest_content)"
+		release
+		assert_merged D.qcow2 "$HASH" ""
+	done
+}
+
+# shellcheck disable=SC1091
+. shunit2

@@ -199,10 +199,10 @@ static void tell_failure(struct merge_events *e, const struct merge_result *r, i
 	bool stopped = err == -EINTR || err == -ETIME || err == -ECANCELED;
 	json_t *data;
 
+	advance(e, MERGE_CREATED);
 	if (status_of(err) == STATUS_IO && r->operation)
 		tell_error(e, nospace ? "write" : r->operation, "report", sentence,
 			   nospace);
-	advance(e, MERGE_CREATED);
 	tell_state(e, MERGE_ABORTING);
 	data = job_data(e);
 	if (data && !stopped)

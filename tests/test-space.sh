@@ -25,6 +25,13 @@ testRefusedBefore()
 	assert_err 'D.qcow2.*space'
 	assertFalse "nothing had begun" "grep -q 'as good as before' '$WORK/err'"
 	assert_frozen
+	# nor does it say that anything was done
+	assert_status 74 chain-stream --json small/D.qcow2
+	assertEquals "false" "$(jq -s 'any(.[].data; (.offset // 0) + (.written // 0) + (.copied // 0) > 0)' "$WORK/out")"
+	assertTrue "$(cat "$WORK/out")" \
+		"jq -es '[.[] | select(.event == \"CHAIN_MERGE_RESULT\")][0].data | select(.result == \"failed\" and .\"space-needed\" > 0)' '$WORK/out' >/dev/null"
+	assertEquals "created" "$(jq -rs '.[0].data.status' "$WORK/out")"
+	assert_frozen
 	assert_status 74 chain-rebase -q -b '' small/D.qcow2
 	assert_frozen
 }

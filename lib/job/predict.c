@@ -157,5 +157,7 @@ int merge_check_space(struct merge *m)
 				   size_format(r->space_free, have)),
 			      need.path);
 	}
+	if (err) /* nothing of it was done */
+		m->counts = (struct merge_counts){.total = m->counts.total};
 	return err;
 }

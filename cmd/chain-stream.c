@@ -5,11 +5,13 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/size.h"
+#include "image/lock-holders.h"
 #include "merge-command.h"
 #include "merge-control.h"
 #include "merge-options.h"
@@ -18,6 +20,7 @@
 #include "qmp-of.h"
 
 #define PROGRAM "chain-stream"
+#define HOLDERS 16
 
 enum { KEY_DEPTH = 3000, KEY_PAUSE, KEY_RESUME, KEY_CANCEL, KEY_SET_RATE };
 
@@ -143,6 +146,26 @@ static int say_where_it_is(const char *image, int err, const char *sentence)
 		    sentence ? sentence : "the merge died");
 }
 
+/* A merge whose page is not where ours are looked for cannot be asked, but is there. */
+static int say_who_works_on_it(const char *image, int err)
+{
+	CLEANUP_FREE char *sentence = fail_take();
+	struct lock_holder who[HOLDERS];
+	struct stat st;
+	int n = stat(image, &st) == 0 ? lock_holders(st.st_dev, st.st_ino, who, HOLDERS)
+				      : 0;
+
+	for (int i = 0; i < n && sentence; i++)
+		if (who[i].writer && (strcmp(who[i].program, "chain-stream") == 0 ||
+				      strcmp(who[i].program, "chain-rebase") == 0))
+			return fail(-err,
+				    "%s; pid %d (%s) works on it, as another user or with "
+				    "another CHAIN_RUNTIME_DIR, and kill %d stops it",
+				    sentence, (int)who[i].pid, who[i].program,
+				    (int)who[i].pid);
+	return fail_give(err, sentence);
+}
+
 /* Of a merge that was killed, QEMU's job is left. */
 static int control(const struct args *args)
 {
@@ -151,6 +174,8 @@ static int control(const struct args *args)
 	CLEANUP_FREE char *sentence = NULL;
 	const char *qmp;
 
+	if (err == -ENXIO)
+		err = say_who_works_on_it(image, err);
 	if (err != -ENXIO || args->control != CONTROL_CANCEL)
 		return err;
 	sentence = fail_take();

@@ -21,6 +21,8 @@
 #include "job/merge.h"
 #include "common.h"
 
+#define FRESH_MS 5000
+
 static const char *state_name(unsigned state)
 {
 	static const char *const names[] = {
@@ -33,6 +35,12 @@ static const char *state_name(unsigned state)
 	return state < sizeof(names) / sizeof(*names) ? names[state] : "undefined";
 }
 
+/* Who is stopped (Ctrl-Z) or hangs in the kernel reports nothing: his last figures are old. */
+static bool is_fresh(const struct page_view *v)
+{
+	return clock_wall_ms() < v->updated_ms + FRESH_MS;
+}
+
 /* Seconds, by how fast it went so far; false: cannot be said. */
 static bool time_left(const struct page_view *v, uint64_t *seconds)
 {
@@ -40,7 +48,7 @@ static bool time_left(const struct page_view *v, uint64_t *seconds)
 	double elapsed = (double)v->updated_ms - (double)v->started_ms;
 
 	if (!v->worker_alive || p->state != MERGE_RUNNING || !p->done || elapsed <= 0 ||
-	    p->done > p->total)
+	    p->done > p->total || !is_fresh(v))
 		return false;
 	*seconds = (uint64_t)(elapsed * (double)(p->total - p->done) / (double)p->done /
 			      1000) +
@@ -51,8 +59,9 @@ static bool time_left(const struct page_view *v, uint64_t *seconds)
 /* The page has the last one that was measured. */
 static uint64_t rate_now(const struct page_view *v)
 {
-	return v->worker_alive && v->progress.state == MERGE_RUNNING ? v->progress.rate
-								     : 0;
+	return v->worker_alive && v->progress.state == MERGE_RUNNING && is_fresh(v)
+		       ? v->progress.rate
+		       : 0;
 }
 
 enum column {

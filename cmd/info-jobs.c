@@ -224,20 +224,16 @@ static int watch(const struct info_jobs_options *o)
  */
 static int check_folder(void)
 {
-	CLEANUP_CLOSE int fd = page_folder_open(false);
 	CLEANUP_FREE char *text = NULL;
-	int err = fd < 0 ? fd : 0;
+	int err = page_folder_check();
 
-	if (!err || err == -ENOENT) {
-		fail_clear();
+	if (!err)
 		return 0;
-	}
 	if (asprintf(&text, "merges of this user cannot be seen: %s", fail_sentence()) <
 	    0)
 		text = NULL;
 	remark(PROGRAM, text ? text : "out of memory");
-	/* of its kind or place it cannot be a folder of ours; other errors pass */
-	return err == -ENOTDIR || err == -ELOOP ? STATUS_NOPERM : status_of(err);
+	return status_of(err);
 }
 
 int info_jobs(const struct info_jobs_options *o)

@@ -28,6 +28,7 @@
 #include "base/escape.h"
 #include "base/fail.h"
 #include "holder/holder.h"
+#include "page/folder.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -36,6 +37,7 @@ static struct holder_options options;
 static char *description;
 static struct holder *holder;
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool said_no_page; /* before the fork */
 static bool writable; /* holder_make_writable is done; open_lock */
 
 /* What a client's handle points to: whether it came to read only. */
@@ -170,6 +172,20 @@ static void raise_files(void)
 	}
 }
 
+/* Said before the fork: of a daemon nobody reads what it says afterwards. */
+static void look_for_folder(void)
+{
+	CLEANUP_FREE char *sentence = NULL;
+
+	if (page_folder_check() == 0)
+		return;
+	sentence = escape_text(fail_sentence());
+	fail_clear();
+	nbdkit_error("no merge can reach us: %s; the guest is served all the same",
+		     sentence ? sentence : "the folder of pages cannot be used");
+	said_no_page = true;
+}
+
 static int chain_get_ready(void)
 {
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
@@ -177,6 +193,7 @@ static int chain_get_ready(void)
 	raise_files();
 	/* a write past ulimit -f is an error like any other */
 	sigaction(SIGXFSZ, &ignore, NULL);
+	look_for_folder();
 	return answer(holder_open(&holder, &options));
 }
 
@@ -184,7 +201,7 @@ static int chain_after_fork(void)
 {
 	int err = holder_start(holder);
 
-	if (!err && *fail_sentence()) {
+	if (!err && *fail_sentence() && !said_no_page) {
 		CLEANUP_FREE char *sentence = escape_text(fail_sentence());
 
 		nbdkit_error("%s; the guest is served all the same",

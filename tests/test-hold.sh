@@ -261,6 +261,30 @@ the image is truncated or damaged" D.qcow2 $WHAT
 	done
 }
 
+# Of a daemon nobody would read it later; and who wants to merge hears what is wrong.
+testNoFolderForThePage()
+{
+	need_holder || return 0
+	make_chain
+	chmod 755 "$CHAIN_RUNTIME_DIR"
+	run nbdkit -U "$WORK/sock" --pidfile "$WORK/holder.pid" "$PLUGIN" D.qcow2
+	assertEquals 0 "$STATUS"
+	until_true 5 test -s "$WORK/holder.pid"
+	later "kill $(cat "$WORK/holder.pid")"
+	assertEquals "$(cat "$WORK/err")" 1 "$(grep -c 'no merge can reach us' "$WORK/err")"
+	assert_err "no merge can reach us: $CHAIN_RUNTIME_DIR: the folder has mode 0755 and not 0700;.* the guest is served all the same"
+	assert_status 75 chain-stream D.qcow2
+	assert_one_error
+	assert_err "in use by pid $(cat "$WORK/holder.pid") .* and nobody can be asked to merge it: $CHAIN_RUNTIME_DIR: the folder has mode 0755"
+	kill "$(cat "$WORK/holder.pid")"
+	until_true 10 gone "$(cat "$WORK/holder.pid")"
+	# and in the foreground it is said once
+	hold D.qcow2 || return 0
+	assertEquals "$(cat "$WORK/holder.err")" 1 "$(grep -c 'no merge can reach us' "$WORK/holder.err")"
+	release
+	chmod 700 "$CHAIN_RUNTIME_DIR"
+}
+
 # What is only counted past the end is what a crash leaves.
 testServesWhatIsOnlyCounted()
 {

@@ -268,6 +268,34 @@ testHostileFolder()
 	assertEquals "" "$(cat "$WORK/err")"
 }
 
+# What cannot be seen is not said to be none.
+testControlOfUnseen()
+{
+	make_slow_chain 32
+	start chain-stream --rate=1M D.qcow2
+	merge_runs || fail "the merge does not start"
+	chmod 755 "$CHAIN_RUNTIME_DIR"
+	for WHAT in --pause --resume --cancel --set-rate=1M; do
+		assert_status 77 chain-stream $WHAT D.qcow2
+		assert_one_error
+		assert_err "^chain-stream: D.qcow2: $CHAIN_RUNTIME_DIR: the folder has mode 0755 and not 0700"
+	done
+	chmod 700 "$CHAIN_RUNTIME_DIR"
+	mkdir -m 700 other
+	assert_status 69 env CHAIN_RUNTIME_DIR="$PWD/other" chain-stream --pause D.qcow2
+	assert_one_error
+	assert_err "D.qcow2: no merge of this image by this user runs .looked in $PWD/other.; pid $PID .chain-stream. works on it.* kill $PID stops it$"
+	# who is stopped has no rate
+	kill -STOP "$PID"
+	sleep 5.5
+	assert_status 0 chain-info --jobs --json D.qcow2
+	assertEquals '["running",0,null]' "$(jq -c '.[0]|[.status,.rate,."time-left"]' "$WORK/out")"
+	kill -CONT "$PID"
+	kill "$PID"
+	finish
+	assertEquals 143 "$STATUS"
+}
+
 # Not a folder at all
 testNoFolder()
 {

@@ -18,6 +18,7 @@
  *	ELOOP		a backing chain runs in a circle		65
  *	ENOENT		a file is missing				66
  *	EAGAIN, EBUSY	in use by another				75
+ *	ESTALE		a layer was written to meanwhile		75
  *	ETIME		stopped by a time limit				75
  *	ECANCELED	stopped by a cancel				75
  *	EINTR		stopped by a signal			129/130/143

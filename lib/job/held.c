@@ -192,18 +192,32 @@ char *held_as_layer(const char *image)
 	return text;
 }
 
+/* Why nobody was found whom a merge could ask. */
+static void say_no_page(char *out, size_t size)
+{
+	CLEANUP_FREE char *folder = NULL;
+	char searched[PATH_MAX];
+
+	if (page_folder_check() < 0)
+		folder = fail_take();
+	if (folder)
+		snprintf(out, size, ", and nobody can be asked to merge it: %s", folder);
+	else
+		snprintf(out, size,
+			 ", and no page of a holder that could merge it is in %s",
+			 page_folder_searched(searched));
+}
+
 static int in_use(const struct search *s, enum seen seen)
 {
 	const struct held *h = s->h;
 	struct lock_holder who[HOLDERS];
 	int n = lock_holders(h->dev, h->ino, who, HOLDERS), pick = 0;
-	char folder[PATH_MAX], user[PROCESS_USER], page[PATH_MAX + 64] = "";
+	char user[PROCESS_USER], page[PATH_MAX + 256] = "";
 	char socket[PATH_MAX];
 
 	if (seen == SEEN_NONE)
-		snprintf(page, sizeof(page),
-			 ", and no page of a holder that could merge it is in %s",
-			 page_folder_searched(folder));
+		say_no_page(page, sizeof(page));
 	if (seen == SEEN_DOUBTFUL)
 		snprintf(page, sizeof(page),
 			 "; another user's page says that he holds it, and is not "

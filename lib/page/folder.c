@@ -103,6 +103,17 @@ int page_folder_open(bool create)
 	return take_fd(&fd);
 }
 
+int page_folder_check(void)
+{
+	CLEANUP_CLOSE int fd = page_folder_open(false);
+	CLEANUP_FREE char *sentence = NULL;
+
+	if (fd >= 0)
+		return 0;
+	sentence = fail_take();
+	return fd == -ENOENT ? 0 : fail_give(-EPERM, sentence);
+}
+
 /* The uid in "chain-1000", or false. */
 static bool folder_uid(const char *name, uid_t *uid)
 {

@@ -36,6 +36,12 @@ const char *page_folder_searched(char out[static PATH_MAX]);
 int page_folder_open(bool create);
 
 /*
+ * Could pages of ours be there? 0: yes, or there is no folder yet. -EPERM with a sentence that
+ * names it: it cannot be used, so nobody knows what runs.
+ */
+int page_folder_check(void);
+
+/*
  * Call visit with every folder that we may look into: our own, and, unless
  * CHAIN_RUNTIME_DIR is set, each /dev/shm/chain-<uid> that opens for us (root, or
  * CAP_DAC_OVERRIDE). What is not to be trusted is passed over. Ends early with what visit

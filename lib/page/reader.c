@@ -296,6 +296,8 @@ static int find_open(dev_t dev, ino_t ino, struct page_view *out)
 	out->ino = ino;
 	page_name_make(f.name, dev, ino);
 	page_folder_each(find_in_folder, &f);
+	if (f.fd < 0 && page_folder_check() < 0)
+		return -EPERM;
 	if (f.fd < 0)
 		return fail(ENXIO, "no merge of this image%s runs (looked in %s)",
 			    page_folder_all() ? "" : " by this user",

@@ -133,6 +133,15 @@ testMissing()
 	assert_one_error
 	assert_err 'A.qcow2: .*\(backing file of B.qcow2\); if it was moved, chain-rebase -u '
 	assert_out '`-A.qcow2 .*missing'
+	# whoever came by a link from elsewhere is not told to break the image
+	mv away A.qcow2
+	mkdir cur
+	ln -s ../D.qcow2 cur/disk.qcow2
+	assert_status 66 chain-info cur/disk.qcow2
+	assert_err "^chain-info: cur/C.qcow2: .*\(backing file of cur/disk.qcow2, a symbolic link\); it is there for $PWD/D.qcow2, so name the image that way$"
+	mv A.qcow2 away
+	assert_status 66 chain-info D.qcow2
+	assert_out '`-A.qcow2 .*missing'
 	assert_status 66 chain-info --json D.qcow2
 	assertEquals '["D.qcow2","C.qcow2","B.qcow2","A.qcow2"]' "$(jq -c '[.[].filename]' "$WORK/out")"
 	assertEquals '["missing",66]' "$(jq -c '.[3] | [.state, .status]' "$WORK/out")"

@@ -126,6 +126,15 @@ testRawWithMagic()
 	hash=$(content C.qcow2)
 	assert_status 0 chain-rebase -q -b disk.raw C.qcow2
 	assert_merged C.qcow2 "$hash" disk.raw
+	# and where nobody says so, it is not taken for what its guest may have written
+	new other.qcow2 2M
+	freeze other.qcow2
+	assert_status 65 chain-rebase -b disk.raw other.qcow2
+	assert_one_error
+	assert_err '^chain-rebase: disk.raw: is called raw, but begins like qcow2.* say -F raw or -F qcow2$'
+	assert_frozen
+	assert_status 0 chain-rebase -q -b disk.raw -F raw other.qcow2
+	assertEquals disk.raw "$(backing other.qcow2)"
 	assertEquals raw "$(backing_format C.qcow2)"
 }
 
@@ -218,6 +227,8 @@ testUnsafeString()
 		assert_err '^chain-rebase: D.qcow2: the backing string ".*" (does not lead to A.qcow2|says format raw)'
 		assert_status 64 chain-rebase -n -u --backing-string="$string" -b A.qcow2 D.qcow2
 	done
+	assert_status 64 chain-rebase -q -u --backing-string='json:{}' -b A.qcow2 -F qcow2 D.qcow2
+	assert_err '^chain-rebase: D.qcow2: --backing-string=json:..: a json: name without'
 	assert_frozen
 	for string in ./A.qcow2 sub/link "$PWD/A.qcow2"; do
 		assert_status 0 chain-rebase -q -u --backing-string="$string" -b A.qcow2 -F qcow2 D.qcow2

@@ -167,6 +167,9 @@ testBackingStringOfDirectBase()
 		assert_one_error
 		assert_err "^chain-stream: D.qcow2: the backing string \"$string\" does not lead to "
 	done
+	assert_status 64 chain-stream -b C.qcow2 --backing-string='json:{}' D.qcow2
+	assert_one_error
+	assert_err '^chain-stream: D.qcow2: --backing-string=json:..: a json: name without'
 	assert_status 0 chain-stream -b C.qcow2 D.qcow2
 	assert_err 'nothing to do: the base is the direct backing file already$'
 	assert_frozen
@@ -250,7 +253,7 @@ testProbedLayers()
 	poke C.qcow2 112 11 22 33 44
 	cp D.qcow2 E.qcow2
 	assert_status 0 chain-stream -b A.qcow2 D.qcow2
-	assert_err '^chain-stream: B.qcow2: no header records its format; it was found by looking'
+	assert_err '^chain-stream: B.qcow2: no header records its format; it was found by looking at it: qcow2;'
 	assert_merged D.qcow2 "$HASH" A.qcow2
 	assert_status 0 chain-stream -n E.qcow2
 	assert_err '^chain-stream: B.qcow2: no header records its format'

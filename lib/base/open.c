@@ -16,6 +16,8 @@ static int cannot_open(int flags)
 {
 	if (errno == ENXIO)
 		return fail(ENOTSUP, "is a device without a driver, not a disk image");
+	if (errno == EMFILE)
+		return fail_errno(errno, "cannot open (ulimit -n says how many)");
 	return fail_errno(errno, (flags & O_ACCMODE) != O_RDONLY
 					 ? "cannot open for writing"
 					 : "cannot open");

@@ -2,6 +2,7 @@
 #include "chain/chain.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
@@ -266,13 +267,37 @@ static bool is_gone(const struct chain_link *link)
 	return link->error == -ENOENT && access(link->path, F_OK) < 0 && errno == ENOENT;
 }
 
+/*
+ * Names lead from the folder of the name that an image has here. Of a symbolic link that may
+ * not be the folder where the layers are: is it there, seen from where the image itself is?
+ */
+static bool is_beside_target(const struct chain_link *link, char target[static PATH_MAX])
+{
+	struct name n = {0};
+	bool there;
+
+	if (!realpath(link[-1].path, target))
+		return false;
+	if (name_parse(link->string, target, &n) < 0)
+		fail_clear();
+	there = n.path && strcmp(n.path, link->path) != 0 && access(n.path, F_OK) == 0;
+	name_release(&n);
+	return there;
+}
+
 /* What is wrong with a link, as the thread's sentence, which names the file. */
 static int say(const struct chain_link *link, bool is_below)
 {
 	const char *why = link->why ? link->why : "cannot be opened";
+	char target[PATH_MAX];
 	int err = link->error;
 
-	if (is_below && is_gone(link) && link[-1].image)
+	if (is_below && is_gone(link) && link->string && is_beside_target(link, target))
+		fail(-err,
+		     "%s (backing file of %s, a symbolic link); it is there for %s, so "
+		     "name the image that way",
+		     why, link[-1].path, target);
+	else if (is_below && is_gone(link) && link[-1].image)
 		fail(-err,
 		     "%s (backing file of %s); if it was moved, chain-rebase -u tells %s "
 		     "its new place",

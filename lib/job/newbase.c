@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
+#include "base/cleanup.h"
 #include "base/fail.h"
 #include "foreign/foreign.h"
 
@@ -16,13 +18,18 @@ int newbase_format(const char *path, const char **format, struct merge_result *r
 		err = foreign_probe(path);
 	if (!err && found == IMAGE_RAW)
 		err = foreign_doubt(path, "If it is raw, say -F raw");
+	/* taken for qcow2, it may name any file as its backing file for the guest to read */
+	if (!err && found == IMAGE_QCOW2 && foreign_has_suffix(path, ".raw"))
+		err = fail(EUCLEAN,
+			   "is called raw, but begins like qcow2, as a guest can "
+			   "make it do; say -F raw or -F qcow2");
 	if (err)
 		return fail_in(err, path);
 	*format = found == IMAGE_RAW ? "raw" : "qcow2";
 	if (!r->warning &&
 	    asprintf(&r->warning,
-		     "%s: its format was found by looking at it; give it with -F",
-		     path) < 0)
+		     "%s: its format was found by looking at it: %s; give it with -F",
+		     path, *format) < 0)
 		r->warning = NULL;
 	return 0;
 }
@@ -86,4 +93,17 @@ int newbase_open(struct setup *s)
 		return err;
 	}
 	return check_circle(s);
+}
+
+int newbase_parse(const struct merge_options *o, const char *string, struct name *name)
+{
+	int err = name_parse(string, o->image, name);
+	CLEANUP_FREE char *sentence = NULL;
+
+	if (!err || err == -ENOMEM || !o->backing_string)
+		return err ? fail_in(err, string) : 0;
+	sentence = fail_take();
+	return fail_in(fail(EINVAL, "--backing-string=%s: %s", string,
+			    sentence ? sentence : "cannot be read"),
+		       o->image);
 }

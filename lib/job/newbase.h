@@ -7,6 +7,7 @@
 #ifndef JOB_NEWBASE_H
 #define JOB_NEWBASE_H
 
+#include "chain/name.h"
 #include "job/setup.h"
 
 /*
@@ -21,5 +22,11 @@ int newbase_open(struct setup *s);
  * found so is a warning in r, if there is none yet.
  */
 int newbase_format(const char *path, const char **format, struct merge_result *r);
+
+/*
+ * name_parse of the string that the header is to get. Where the user gave it
+ * (--backing-string), whatever is wrong with it is wrong usage.
+ */
+int newbase_parse(const struct merge_options *o, const char *string, struct name *name);
 
 #endif

@@ -240,9 +240,9 @@ static int check_string(const struct setup *s)
 
 	if (!s->string || !base)
 		return 0;
-	err = name_parse(s->string, s->options->image, &name);
+	err = newbase_parse(s->options, s->string, &name);
 	if (err)
-		return fail_in(err, s->string);
+		return err;
 	err = name_check(&name, base);
 	if (err == -EINVAL)
 		err = fail_in(
@@ -260,6 +260,18 @@ static int check_string(const struct setup *s)
 	return err;
 }
 
+static void warn_format(struct merge_result *r, const struct chain_link *link,
+			const char *then)
+{
+	if (!r->warning &&
+	    asprintf(&r->warning,
+		     "%s: no header records its format; it was found by looking at it: "
+		     "%s%s",
+		     link->path, link->image->format == IMAGE_RAW ? "raw" : "qcow2",
+		     then) < 0)
+		r->warning = NULL;
+}
+
 /* Whatever a guest of a raw disk wrote may have been taken for qcow2, which names other files. */
 static void warn_probed(struct setup *s)
 {
@@ -267,14 +279,10 @@ static void warn_probed(struct setup *s)
 		const struct chain_link *link = &s->chain->links[i];
 
 		if (link->probed && i < s->keep)
-			warn(s->result, link->path,
-			     "no header records its format; it was found by looking at "
-			     "it");
+			warn_format(s->result, link,
+				    "; chain-rebase -u -F records another");
 		else if (link->probed && i == s->keep && !s->new_chain)
-			warn(s->result, link->path,
-			     "no header records its format; it was found by looking at "
-			     "it "
-			     "and is recorded now");
+			warn_format(s->result, link, ", and is recorded now");
 	}
 }
 

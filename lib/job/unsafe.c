@@ -114,9 +114,9 @@ static int check_string(const struct merge_options *o, const char *format)
 
 	if (stat(o->base, &base) < 0)
 		return 0;
-	err = name_parse(o->backing_string, o->image, &name);
+	err = newbase_parse(o, o->backing_string, &name);
 	if (err)
-		return fail_in(err, o->backing_string);
+		return err;
 	err = check_file(o, &name, &base);
 	if (!err && name.format && strcmp(name.format, format) != 0)
 		err = fail(EINVAL, "the backing string \"%s\" says format %s, not %s",

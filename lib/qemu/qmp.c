@@ -436,7 +436,10 @@ int qmp_connect(struct qmp **out, const char *path, const volatile sig_atomic_t 
 		return fail_errno(errno, "cannot make a socket");
 	while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
 		if (errno == ECONNREFUSED || errno == ENOTSOCK || errno == EPROTOTYPE)
-			return fail(ENXIO, "%s: no QEMU listens there", path);
+			return fail(ENXIO,
+				    "--qmp=%s: no QEMU listens there; give the Unix "
+				    "socket of its -qmp or -mon",
+				    path);
 		if (errno != EAGAIN)
 			return fail_errno(errno, "%s: cannot connect", path);
 		/* others are waiting for the session of somebody else, as many as may */

@@ -230,14 +230,31 @@ struct output {
 	struct info_columns columns;
 	struct info_table *table; /* NULL but for the table */
 	unsigned wanted;
+	bool titled; /* something has a title */
 };
 
-static int show(struct output *o, const struct info *i)
+/* Of several images each has a table of its own. */
+static void print_title(struct output *o, const char *path)
+{
+	CLEANUP_FREE char *name = common_text(path);
+
+	printf("%s%s:\n", o->titled ? "\n" : "", name ? name : "");
+	o->titled = true;
+}
+
+static int show(struct output *o, const char *path, const struct info *i)
 {
 	bool json = o->args->common.json;
 
-	if (!i->count)
+	if (!i->count) {
+		/* who counts the arrays knows which image it was */
+		if (o->args->mode == SHOW_MAP && json)
+			puts("[]");
 		return 0;
+	}
+	if (o->args->mode == SHOW_MAP && !json && !o->args->no_headings &&
+	    o->args->n_images > 1)
+		print_title(o, path);
 	switch (o->args->mode) {
 	case SHOW_MAP:
 		return info_map(i, json, !o->args->no_headings);
@@ -263,7 +280,7 @@ static int show_image(struct output *o, const char *path)
 	err = info_open(&i, path, o->wanted);
 	sentence = err ? fail_take() : NULL;
 	/* what is there is shown, then what is wrong is said */
-	later = show(o, &i);
+	later = show(o, path, &i);
 	if (err)
 		fail_give(err, sentence);
 	else

@@ -181,6 +181,8 @@ int info_map(const struct info *i, bool json, bool headings)
 		err = walk(&m, &w, i->layers[0].link->image->size);
 		if (json)
 			puts("]");
+	} else if (json) {
+		puts("[]");
 	}
 	chain_walk_release(&w);
 	free(m.name);

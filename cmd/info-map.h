@@ -11,8 +11,9 @@
 #include "info-layer.h"
 
 /*
- * To stdout, as a table (headings: with a first line of names) or (json) with the names of `qemu-img map --output=json`. A chain
- * that is not whole is refused with the error of its broken image.
+ * To stdout, as a table (headings: with a first line of names) or (json) with the names of
+ * `qemu-img map --output=json`. A chain that is not whole is refused with the error of its
+ * broken image; its array is empty.
  */
 int info_map(const struct info *i, bool json, bool headings);
 

@@ -125,6 +125,20 @@ testMapZeroUpToTheEnd()
 	assertEquals "0 2097152 1 zero - raw" "$(xargs <"$WORK/out")"
 }
 
+# Whose is which?
+testMapOfSeveral()
+{
+	make_chain
+	assert_status 66 chain-info --map --json A.qcow2 nosuch.qcow2 D.qcow2
+	assertEquals '[true,false,true]' "$(jq -sc 'map(length > 0)' "$WORK/out")"
+	assert_status 66 chain-info --map A.qcow2 nosuch.qcow2 D.qcow2
+	assertEquals "A.qcow2: nosuch.qcow2: D.qcow2:" "$(grep ':$' "$WORK/out" | xargs)"
+	assert_status 0 chain-info --map D.qcow2
+	assert_no_out ':$'
+	assert_status 0 chain-info --map -n A.qcow2 D.qcow2
+	assert_no_out ':$'
+}
+
 testMissing()
 {
 	make_chain

@@ -43,6 +43,8 @@ int image_sweep(struct image *img, uint64_t from, uint64_t *freed);
  * is wrong. A crash on the way leaves it dirty.
  */
 int image_repair_refcounts(struct image *img);
+/* Would it be refused? Writes nothing. */
+int image_check_repair(struct image *img);
 
 /*
  * Would writing to one table of the image (header, L1, L2, refcounts, bitmaps) write to

@@ -183,18 +183,18 @@ static int clear_dirty(struct repair *r)
 	return image_rehead(r->img, &change);
 }
 
-int image_repair_refcounts(struct image *img)
+static int repair(struct image *img, bool write)
 {
 	struct repair r = {.img = img};
 	int err = repair_init(&r);
 
 	if (!err)
 		err = repair_verify(&r);
-	if (!err)
+	if (!err && write)
 		err = repair_plan(&r);
-	if (!err)
+	if (!err && write)
 		err = repair_write(&r);
-	if (!err)
+	if (!err && write)
 		err = clear_dirty(&r);
 	tally_release(&r.tally);
 	findings_release(&r.found);
@@ -202,4 +202,14 @@ int image_repair_refcounts(struct image *img)
 	free(r.needed);
 	free(r.fresh);
 	return err;
+}
+
+int image_repair_refcounts(struct image *img)
+{
+	return repair(img, true);
+}
+
+int image_check_repair(struct image *img)
+{
+	return repair(img, false);
 }

@@ -391,6 +391,9 @@ static int mend(struct setup *s)
 		err = image_check_overlaps(active(s));
 	if (!err && !o->dry_run && !s->held->by_holder)
 		err = image_make_writable(active(s));
+	if (!err && o->dry_run && !s->held->by_holder && !s->result->nothing_to_do &&
+	    h->incompatible & QCOW2_DIRTY)
+		err = image_check_repair(active(s));
 	if (o->dry_run && !s->result->nothing_to_do) {
 		if (s->held->by_holder)
 			warn(s->result, o->image,

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* FILL in the tables of snapshots: the holder copies. */
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 
+#include "base/cleanup.h"
 #include "base/fail.h"
 #include "base/io.h"
 #include "holder/resolve.h"
 #include "holder/session.h"
 #include "image/check.h"
 #include "image/refs.h"
+#include "image/sharers.h"
 
 static struct active *active_of(const struct holder *h)
 {
@@ -74,8 +75,7 @@ static uint32_t open_units(const struct active *a, struct qcow2_word word,
 /* Were these clusters taken for the link? */
 static bool is_taken(const struct link *link)
 {
-	return link->kind == LINK_DATA || (link->kind == LINK_FILL && link->data &&
-					   !(link->expect.word & QCOW2_OFFSET_MASK));
+	return link->kind == LINK_DATA || (link->kind == LINK_FILL && link_moves(link));
 }
 
 void snapshots_unfill(struct active *a, const struct link *link)
@@ -85,36 +85,61 @@ void snapshots_unfill(struct active *a, const struct link *link)
 }
 
 /*
- * Where the word has a host cluster, its open units are written in place: whoever shares it
- * has the same ones or fewer, and writes to it nowhere, for it is not COPIED. paths: that lead
- * to the word.
+ * Do only snapshots look at this cluster, and the active image, at this guest offset? Then who
+ * shares it has the same open units or fewer, and writes to it nowhere, for it is not COPIED. A
+ * guest may have moved his word away: that and the refcount change in one commit.
  */
-static int fill_place(const struct fill *f, struct link *link, uint64_t paths,
+static int look_alone(const struct fill *f, const struct link *link, bool *alone)
+{
+	struct image *img = active_of(f->h)->img;
+	LOCK_SCOPE(&f->h->commits.writing);
+	uint64_t count;
+	int err = refs_get(img, link->host >> img->cluster_bits, &count);
+
+	return err ? err
+		   : image_sharers_alone(img, f->guest, link->host, link->data, count,
+					 alone);
+}
+
+/*
+ * Where the word has a host cluster, its open units are written in place, if nobody else looks
+ * at it. Else that one keeps its refcount: a leak at worst (job/fill.c).
+ */
+static int fill_place(const struct fill *f, struct link *link,
 		      const struct qcow2_mapping *m)
 {
 	struct active *a = active_of(f->h);
-	uint64_t count;
-	int err;
+	bool alone = false;
+	uint64_t got;
+	int err = 0;
 
 	link->host = link->expect.word & QCOW2_OFFSET_MASK;
 	if (!link->data)
 		return 0;
-	if (is_taken(link))
-		return space_take(&a->space, 1, &link->host, &count);
-	err = image_check_word(a->img, m);
-	if (!err)
-		err = refs_get(a->img, link->host >> a->bits, &count);
-	if (!err && count < paths)
-		err = fail(EUCLEAN,
-			   "the cluster at %" PRIu64
-			   " of a snapshot has refcount %" PRIu64
-			   "; chain-info --check says more",
-			   link->host, count);
+	if (link->host)
+		err = image_check_word(a->img, m) ?: look_alone(f, link, &alone);
+	return err || alone ? err : space_take(&a->space, 1, &link->host, &got);
+}
+
+/* What the word has already, from the cluster that it shares, to the one that was taken. */
+static int carry_over(const struct fill *f, const struct link *link)
+{
+	const struct active *a = active_of(f->h);
+	uint64_t old = link->expect.word & QCOW2_OFFSET_MASK, unit = 1ull << a->unit_bits;
+	CLEANUP_FREE uint8_t *data = malloc(unit);
+	int err = data ? 0 : fail(ENOMEM, "out of memory");
+
+	for (unsigned i = 0; i < a->units && !err; i++) {
+		if (!(link->expect.bitmap >> i & 1))
+			continue;
+		err = read_at(a->img->fd, data, unit, old + i * unit);
+		if (!err)
+			err = write_at(a->img->fd, data, unit, link->host + i * unit);
+	}
 	return err;
 }
 
-static int fill_word(struct fill *f, struct batch *b, struct qcow2_word word,
-		     uint64_t paths)
+static int fill_word(struct fill *f, struct batch *b, struct qcow2_word word)
 {
 	struct active *a = active_of(f->h);
 	struct link link = {
@@ -136,11 +161,13 @@ static int fill_word(struct fill *f, struct batch *b, struct qcow2_word word,
 	link.data = open & ~link.zero;
 	if (a->units == 1)
 		link.kind = link.data ? LINK_DATA : LINK_ZERO;
-	err = fill_place(f, &link, paths, &m);
+	err = fill_place(f, &link, &m);
 	if (err)
 		return err;
 	/* a cluster that was taken reads zero */
 	err = fill_write(f, link.data & ~(is_taken(&link) ? f->zero : 0), link.host);
+	if (!err && link.kind == LINK_FILL && is_taken(&link))
+		err = carry_over(f, &link);
 	if (!err)
 		err = snapshots_add(f->h, b, &link);
 	if (err)
@@ -170,16 +197,12 @@ int snapshots_fill(struct holder *h, struct batch *b, uint64_t guest, size_t n)
 	int err = 0;
 
 	for (size_t i = 0; i < n && !err; i++) {
-		uint64_t paths = 0;
 		size_t first = 0;
 
 		while (!same_word(a, words[first].word, words[i].word))
 			first++;
-		for (size_t j = i; j < n && first == i; j++)
-			if (same_word(a, words[j].word, words[i].word))
-				paths += words[j].paths;
 		if (first == i)
-			err = fill_word(&f, b, words[i].word, paths);
+			err = fill_word(&f, b, words[i].word);
 	}
 	free(f.data);
 	return err;

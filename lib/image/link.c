@@ -235,7 +235,7 @@ static struct qcow2_word filled(const struct commit *k, const struct link *l, bo
 {
 	struct qcow2_word w = l->expect;
 
-	if (!(w.word & QCOW2_OFFSET_MASK) && l->data)
+	if (link_moves(l))
 		w.word = qcow2_word_data(&k->img->header, l->host, copied).word;
 	w.bitmap |= (uint64_t)l->zero << 32 | l->data;
 	return w;
@@ -268,7 +268,7 @@ static int word_of(struct commit *k, const struct link *l, uint64_t i, uint64_t 
 		break;
 	case LINK_FILL:
 		*w = filled(k, l, copied);
-		if (l->expect.word & QCOW2_OFFSET_MASK || !l->data)
+		if (!link_moves(l))
 			return 0;
 		break;
 	}

@@ -53,6 +53,17 @@ struct link {
 	struct qcow2_word expect; /* FILL: what the word must still be */
 };
 
+/*
+ * FILL: does its data go to a cluster that was taken for it, not to the one that the word names?
+ * What the word has as data already is to be copied there, too.
+ */
+static inline bool link_moves(const struct link *l)
+{
+	uint64_t old = l->expect.word & QCOW2_OFFSET_MASK;
+
+	return l->data && (!old || old != l->host);
+}
+
 /* A new L2 table, for every table of the pass that has none at this L1 index. */
 struct link_table {
 	uint64_t l1_index;

@@ -2,8 +2,10 @@
 /*
  * One cluster of an image with extended L2 of which some subclusters are there. What
  * is wanted goes into the host cluster that the word names already, where nobody sees it
- * until the bitmap says so, or into a lease. While held the guest may write to that host
- * cluster, so the holder copies: at the end of this file.
+ * until the bitmap says so. If others may look at that cluster, all goes into a lease; the
+ * cluster keeps its refcount, for what is known about it is only that somebody else may need
+ * it: a leak at worst. While held the guest may write to that host cluster, so the holder
+ * copies: at the end of this file.
  */
 #include <errno.h>
 #include <string.h>
@@ -55,11 +57,38 @@ static bool seen(const struct worker *w, const struct qcow2_word *word)
 	return false;
 }
 
+/*
+ * Where the data goes: into the cluster that the word names, if nobody else looks at it, or into
+ * a lease.
+ */
+static int find_place(struct worker *w, struct slot *s, struct link *link, bool active,
+		      const struct qcow2_mapping *m)
+{
+	struct target *t = w->engine->target;
+	bool in_place;
+	uint64_t got;
+	int err = 0;
+
+	link->host = link->expect.word & QCOW2_OFFSET_MASK;
+	in_place = link->host;
+	if (t->image->data_fd != t->image->fd) {
+		link->host = link->guest;
+	} else if (link->data) {
+		/* in a dry run beside a holder the tables change under our eyes */
+		if (in_place && !w->engine->plan->moving)
+			err = t->ops->in_place(t, link, active, m, &in_place);
+		if (!err && !in_place)
+			return t->ops->lease(t, &s->batch, link->guest, 1, &link->host,
+					     &got);
+	}
+	return err ? err : t->ops->prepare(t, &s->batch, link->guest, 1);
+}
+
 /* A link for the tables of the pass in which the cluster's word is this one. */
 static int link_word(struct worker *w, struct slot *s, const struct qcow2_word *word,
 		     bool active)
 {
-	struct target *t = w->engine->target;
+	const struct image *img = w->engine->target->image;
 	struct link link = {
 		.kind = LINK_FILL,
 		.guest = w->item.start,
@@ -68,8 +97,7 @@ static int link_word(struct worker *w, struct slot *s, const struct qcow2_word *
 	};
 	struct qcow2_mapping m;
 	uint32_t holes;
-	uint64_t got;
-	int err = qcow2_word_decode(&t->image->header, *word, &m);
+	int err = qcow2_word_decode(&img->header, *word, &m);
 
 	if (err || m.kind == QCOW2_DEFLATED)
 		return err;
@@ -78,17 +106,7 @@ static int link_word(struct worker *w, struct slot *s, const struct qcow2_word *
 	link.zero = w->fill_zero & holes;
 	if (!link.data && !link.zero)
 		return 0;
-	link.host = word->word & QCOW2_OFFSET_MASK;
-	if (t->image->data_fd != t->image->fd)
-		link.host = w->item.start;
-	else if (link.data && !link.host)
-		return t->ops->lease(t, &s->batch, link.guest, 1, &link.host, &got)
-			       ?: worker_add_link(w, &link, NO_DATA);
-	/* in a dry run beside a holder the tables change under our eyes */
-	if (link.data && !w->engine->plan->moving)
-		err = t->ops->in_place(t, word, active, &m);
-	if (!err)
-		err = t->ops->prepare(t, &s->batch, link.guest, 1);
+	err = find_place(w, s, &link, active, &m);
 	return err ? err : worker_add_link(w, &link, NO_DATA);
 }
 
@@ -123,46 +141,81 @@ static bool is_in_place(const struct image *img, const struct link *l)
 	return img->data_fd != img->fd || l->host == (l->expect.word & QCOW2_OFFSET_MASK);
 }
 
+/* What the word has already, from the cluster that it shares, into the lease. */
+static int carry_over(struct worker *w, const struct link *l)
+{
+	const struct image *img = w->engine->target->image;
+	uint64_t old = l->expect.word & QCOW2_OFFSET_MASK, unit = unit_of(w);
+	int err = worker_room(&w->other, &w->other_size, unit);
+
+	for (unsigned i = 0; i < QCOW2_SUBCLUSTERS && !err; i++) {
+		if (!(l->expect.bitmap >> i & 1))
+			continue;
+		w->done.written += unit;
+		if (w->engine->target->dry)
+			continue;
+		err = read_at(img->fd, w->other, unit, old + i * unit);
+		if (!err)
+			err = write_at(img->fd, w->other, unit, l->host + i * unit);
+	}
+	return err;
+}
+
+/* length bytes from `at` in the cluster */
+static int write_units(struct worker *w, const struct link *l, uint64_t at,
+		       uint64_t length)
+{
+	const struct image *img = w->engine->target->image;
+	int err = 0;
+
+	w->done.copied += length;
+	w->done.written += length;
+	if (w->engine->target->dry) {
+		if (is_in_place(img, l))
+			worker_would_fill(w, length, l->host + at);
+		return 0;
+	}
+	for (uint64_t step; length && !err; at += step, length -= step) {
+		err = worker_pay(w, length, &step);
+		if (!err)
+			err = write_at(img->data_fd, w->buf + at, step, l->host + at);
+	}
+	return err;
+}
+
+static int write_link(struct worker *w, const struct link *l)
+{
+	const struct image *img = w->engine->target->image;
+	uint64_t unit = unit_of(w);
+	int err = 0;
+
+	w->done.zeroed += (uint64_t)__builtin_popcount(l->zero) * unit;
+	if (!is_in_place(img, l))
+		err = carry_over(w, l);
+	for (unsigned i = 0, run; i < QCOW2_SUBCLUSTERS && !err; i += run) {
+		uint64_t at = i * unit, length;
+
+		for (run = 1; l->data >> i & 1 && i + run < QCOW2_SUBCLUSTERS &&
+			      l->data >> (i + run) & 1;
+		     run++)
+			;
+		if (!(l->data >> i & 1))
+			continue;
+		length = run * unit;
+		if (img->data_fd != img->fd)
+			length = min_u64(length, w->item.length - at);
+		err = write_units(w, l, at, length);
+	}
+	return err;
+}
+
 int worker_write_fill(struct worker *w)
 {
-	struct image *img = w->engine->target->image;
-	uint64_t unit = unit_of(w);
+	int err = 0;
 
-	for (size_t n = 0; n < w->n_links; n++) {
-		const struct link *l = &w->links[n];
-
-		w->done.zeroed += (uint64_t)__builtin_popcount(l->zero) * unit;
-		for (unsigned i = 0, run; i < QCOW2_SUBCLUSTERS; i += run) {
-			uint64_t at = i * unit, length, step;
-
-			for (run = 1; l->data >> i & 1 && i + run < QCOW2_SUBCLUSTERS &&
-				      l->data >> (i + run) & 1;
-			     run++)
-				;
-			if (!(l->data >> i & 1))
-				continue;
-			length = run * unit;
-			if (img->data_fd != img->fd)
-				length = min_u64(length, w->item.length - at);
-			w->done.copied += length;
-			w->done.written += length;
-			if (w->engine->target->dry) {
-				if (is_in_place(img, l))
-					worker_would_fill(w, length, l->host + at);
-				continue;
-			}
-			for (; length; at += step, length -= step) {
-				int err = worker_pay(w, length, &step);
-
-				if (!err)
-					err = write_at(img->data_fd, w->buf + at, step,
-						       l->host + at);
-				if (err)
-					return err;
-			}
-		}
-	}
-	return 0;
+	for (size_t n = 0; n < w->n_links && !err; n++)
+		err = write_link(w, &w->links[n]);
+	return err;
 }
 
 /* The holder is to copy these: they lie where the guest may write, too. */

@@ -280,10 +280,11 @@ static int held_prepare(struct target *t, struct batch *b, uint64_t guest,
 	return 0; /* tables are the holder's */
 }
 
-static int held_in_place(struct target *t, const struct qcow2_word *word, bool active,
-			 const struct qcow2_mapping *m)
+static int held_in_place(struct target *t, const struct link *link, bool active,
+			 const struct qcow2_mapping *m, bool *yes)
 {
-	return 0; /* the holder does that */
+	*yes = true; /* the holder sees to that */
+	return 0;
 }
 
 static int held_same(struct target *t, uint64_t guest, uint64_t clusters)

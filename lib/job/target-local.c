@@ -14,6 +14,7 @@
 #include "image/check.h"
 #include "image/grow.h"
 #include "image/rehead.h"
+#include "image/sharers.h"
 
 static struct target_local *local(struct target *t)
 {
@@ -157,31 +158,30 @@ static int local_same(struct target *t, uint64_t guest, uint64_t clusters)
 }
 
 /*
- * Several words that lead to one host cluster, as only damage makes them, have a refcount that
- * does not go with them. A dry run may see refcounts that would be repaired first.
+ * A check finds no fault with words of several guest offsets that lead to one host cluster, if
+ * its refcount goes with them; and after a crash a refcount may be too high. So the words of
+ * this one are counted. A dry run may see refcounts that would be repaired first.
  */
-static int local_in_place(struct target *t, const struct qcow2_word *word, bool active,
-			  const struct qcow2_mapping *m)
+static int local_in_place(struct target *t, const struct link *link, bool active,
+			  const struct qcow2_mapping *m, bool *yes)
 {
 	struct target_local *l = local(t);
-	bool copied = word->word & QCOW2_COPIED;
+	bool copied = link->expect.word & QCOW2_COPIED;
 	uint64_t count;
 	int err = image_check_word(t->image, m);
 
-	if (t->image->data_fd != t->image->fd)
-		return 0;
-	alloc_reach(&l->alloc, m->host + image_cluster_size(t->image));
-	if (err || t->image->header.incompatible & QCOW2_DIRTY)
-		return err;
-	err = alloc_count(&l->alloc, m->host, &count);
-	/* the COPIED flag of a snapshot's word says nothing */
-	if (!err && (!count || (active && copied != (count == 1))))
-		err = fail(
-			EUCLEAN,
-			"the cluster at %" PRIu64 " has refcount %" PRIu64
-			", which its L2 word contradicts; chain-info --check says more, "
-			"and qemu-img check -r all may repair it",
-			m->host, count);
+	*yes = true;
+	if (!err && !(t->image->header.incompatible & QCOW2_DIRTY)) {
+		err = alloc_count(&l->alloc, link->host, &count);
+		/* the COPIED flag of a snapshot's word says nothing */
+		if (!err && active && copied != (count == 1))
+			err = image_sharers_contradict(link->host, count);
+		if (!err)
+			err = image_sharers_alone(t->image, link->guest, link->host,
+						  link->data, count, yes);
+	}
+	if (!err && *yes)
+		alloc_reach(&l->alloc, link->host + image_cluster_size(t->image));
 	return err;
 }
 

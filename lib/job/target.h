@@ -40,12 +40,13 @@ struct target_ops {
 	int (*prepare)(struct target *t, struct batch *b, uint64_t guest,
 		       uint64_t clusters);
 	/*
-	 * Something is written in place into the cluster that this word of the active table
-	 * names, or of a snapshot's: the file reaches so far at least. -EUCLEAN where that
+	 * May the data of this LINK_FILL be written in place, into the cluster at host, which
+	 * a word of the active table names, or of a snapshot's? *yes: the file reaches so far
+	 * at least. No: others look at that cluster, or may do so. -EUCLEAN where either
 	 * would be damage.
 	 */
-	int (*in_place)(struct target *t, const struct qcow2_word *word, bool active,
-			const struct qcow2_mapping *m);
+	int (*in_place)(struct target *t, const struct link *link, bool active,
+			const struct qcow2_mapping *m, bool *yes);
 	/*
 	 * Make a batch durable, then visible, and reset it. One thread at a time. While
 	 * held, links that have to wait for a guest's write stay with the target.

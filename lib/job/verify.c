@@ -92,12 +92,37 @@ static int check_subcluster(struct verify *v, const struct item *item,
 	return 0;
 }
 
+/* What the word had as data, where it has moved with the link */
+static int check_carried(struct verify *v, const struct link *l)
+{
+	uint64_t unit = 1ull << (v->img->cluster_bits - 5);
+	uint64_t old = l->expect.word & QCOW2_OFFSET_MASK;
+	uint8_t *was = v->got + unit;
+	int err = 0;
+
+	for (unsigned i = 0; i < QCOW2_SUBCLUSTERS && !err; i++) {
+		if (!(l->expect.bitmap >> i & 1))
+			continue;
+		err = read_at(v->img->data_fd, v->got, unit, l->host + i * unit);
+		if (!err)
+			err = read_at(v->img->data_fd, was, unit, old + i * unit);
+		if (!err && memcmp(v->got, was, unit) != 0)
+			err = differs(l->guest);
+	}
+	return err;
+}
+
 static int check_fill(struct verify *v, const struct item *item, const struct link *l,
 		      const uint8_t *want, const uint8_t *other, uint64_t length)
 {
 	uint64_t unit = 1ull << (v->img->cluster_bits - 5);
+	const struct link *end = v->batch->links + v->batch->n_links;
 	int err = 0;
 
+	for (const struct link *c = l; c && c < end && c->guest == item->start && !err;
+	     c++)
+		if (link_moves(c))
+			err = check_carried(v, c);
 	for (unsigned i = 0; i < QCOW2_SUBCLUSTERS && i * unit < length && !err; i++)
 		if (item->want >> i & 1)
 			err = check_subcluster(v, item, l, i, want, other,

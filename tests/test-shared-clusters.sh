@@ -205,5 +205,17 @@ testTooLow()
 	release
 }
 
+# In an external data file each has its own place.
+testDataFile()
+{
+	new A.qcow2 1M
+	fill A.qcow2 1 0 1M
+	over D.qcow2 A.qcow2 -o extended_l2=on,cluster_size=64k,data_file=D.data
+	put D.qcow2 'write -P 9 0 2k' 'write -P 8 64k 2k'
+	copy_word "$(active_word 1)" "$(active_word 0)"
+	refused_too 65 chain-stream -q D.qcow2
+	assert_err 'guest offset 0 should be at offset 65536 of the data file'
+}
+
 # shellcheck disable=SC1091
 . shunit2

@@ -8,6 +8,7 @@
  * copies: at the end of this file.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/fail.h"
@@ -72,6 +73,14 @@ static int find_place(struct worker *w, struct slot *s, struct link *link, bool 
 	link->host = link->expect.word & QCOW2_OFFSET_MASK;
 	in_place = link->host;
 	if (t->image->data_fd != t->image->fd) {
+		/* one to one; what the word has already stays where it is */
+		if (m->data && m->host != link->guest)
+			return fail(EUCLEAN,
+				    "the cluster of guest offset %" PRIu64
+				    " should be at offset %" PRIu64
+				    " of the data file, where another one belongs; the "
+				    "image is damaged",
+				    link->guest, m->host);
 		link->host = link->guest;
 	} else if (link->data) {
 		/* in a dry run beside a holder the tables change under our eyes */

@@ -157,6 +157,8 @@ static int switch_header(struct image *img, const struct merge_options *o,
 		err = image_check_overlaps(img);
 	if (!err && !o->dry_run)
 		err = image_make_writable(img);
+	else if (!err && img->header.incompatible & QCOW2_DIRTY)
+		err = image_check_repair(img);
 	r->old_file_size = r->new_file_size = img->file_size;
 	return err || o->dry_run ? err : image_rehead(img, &change);
 }

@@ -193,6 +193,14 @@ testRefusesImages()
 	# the corrupt bit
 	poke D.qcow2 79 02
 	refused "marked as corrupt" 'D.qcow2' D.qcow2
+	# the table of a snapshot's first 512 MiB, for the guest's second ones
+	over E.qcow2 A.qcow2 1G
+	put E.qcow2 'write 0 64k'
+	qemu-img snapshot -c s E.qcow2
+	poke E.qcow2 0x30008 00 00 00 00 00 04 00 00
+	poke E.qcow2 0x30000 00 00 00 00 00 00 00 00
+	assert_sound E.qcow2
+	refused "one table, two places" 'E.qcow2: .*stands for two parts of the disk' E.qcow2
 	rm D.qcow2
 	luks D.qcow2
 	refused "encrypted" 'D.qcow2.*encrypt' D.qcow2

@@ -99,5 +99,62 @@ testEndlessWalks()
 	assert_err 'L1 tables are larger than the file'
 }
 
+# number FILE OFFSET: 8 bytes of the file
+number()
+{
+	echo $((16#$(peek "$1" "$2" 8)))
+}
+
+# set_count HOST COUNT: the refcount of a cluster of D.qcow2, which are 512 bytes
+set_count()
+{
+	local n=$(($1 / 512)) block
+
+	block=$(number D.qcow2 $(($(number D.qcow2 48) + 8 * (n / 256))))
+	poke D.qcow2 $((block + n % 256 * 2)) 00 "$2"
+}
+
+# One L2 table for two parts of the disk, which no check minds: nobody can write for one of them
+# alone.
+testTableForTwoParts()
+{
+	local what table data l1
+
+	new A.qcow2 2M
+	fill A.qcow2 1 0 1M
+	for what in "the active image's" "the active image's, too" "a snapshot's"; do
+		rm -f D.qcow2
+		over D.qcow2 A.qcow2 -o cluster_size=512
+		put D.qcow2 'write -P 9 0 512'
+		qemu-img snapshot -c s D.qcow2
+		l1=$(number D.qcow2 "$(number D.qcow2 64)")
+		table=$(($(number D.qcow2 "$l1") & 0x00fffffffffffe00))
+		data=$(($(number D.qcow2 "$table") & 0x00fffffffffffe00))
+		case $what in
+		*too)
+			set_count "$table" 03
+			set_count "$data" 03
+			;;
+		a*)
+			put D.qcow2 'write -P 8 512 512'
+			set_count "$data" 03
+			set_count "$table" 02
+			;;
+		*)
+			l1=$(number D.qcow2 40)
+			poke D.qcow2 "$l1" 00 00 00 00 00 00 00 00
+			;;
+		esac
+		# shellcheck disable=SC2046 # bytes
+		poke D.qcow2 $((l1 + 8)) $(printf '%016x' "$table" | fold -w 2)
+		assert_sound D.qcow2
+		freeze ./*.qcow2
+		refused_too 65 chain-stream -q D.qcow2
+		assert_err "the L2 table at $table stands for two parts of the disk"
+		refused_too 65 chain-rebase -q -b '' D.qcow2
+		assert_frozen
+	done
+}
+
 # shellcheck disable=SC1091
 . shunit2

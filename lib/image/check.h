@@ -48,8 +48,8 @@ int image_check_repair(struct image *img);
 
 /*
  * Would writing to one table of the image (header, L1, L2, refcounts, bitmaps) write to
- * another one, too? -EUCLEAN if so. Snapshots may share L2 tables. Reads no L2 table: quick, and no
- * check.
+ * another one, too, or to another part of the disk? -EUCLEAN if so. Snapshots may share L2 tables.
+ * Reads no L2 table: quick, and no check.
  */
 int image_check_overlaps(struct image *img);
 

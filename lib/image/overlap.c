@@ -27,15 +27,27 @@
 /* Of snapshots' L2 tables: more are not looked after. */
 #define SNAPSHOT_L2_MOST (2u << 20)
 
-/* Snapshots share L2 tables with the active image and with each other; others lie alone. */
+/*
+ * Snapshots share L2 tables with the active image and with each other, for the same part of the
+ * disk; others lie alone.
+ */
 enum table_kind { TABLE_OTHER, TABLE_ACTIVE_L2, TABLE_SNAPSHOT_L2 };
+
+/*
+ * What is noted of each: the number of the cluster, the kind, and for what part of the disk it
+ * is, which is the index in an L1 table. That leaves room for 512 TiB of file with clusters of
+ * 512 bytes, whose disks have at most 128 GiB.
+ */
+#define INDEX_BITS 22
 #define KIND_BITS 2
+#define NUMBER_BITS (64 - KIND_BITS - INDEX_BITS)
+
+_Static_assert(QCOW2_L1_MAX / 8 <= 1u << INDEX_BITS, "an index of an L1 table fits");
 
 struct overlaps {
 	unsigned bits;
 	uint64_t length; /* of the file */
-	/* of tables, each as often as it is named: the number and, below it, the kind */
-	uint64_t *clusters;
+	uint64_t *clusters; /* of tables, each as often as it is named */
 	size_t count, cap;
 	size_t most; /* where those of snapshots are made fewer */
 	bool full; /* no more of them */
@@ -48,7 +60,22 @@ static int by_number(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-/* Each snapshot's table once. */
+static uint64_t number_of(uint64_t noted)
+{
+	return noted >> (KIND_BITS + INDEX_BITS);
+}
+
+static enum table_kind kind_of(uint64_t noted)
+{
+	return noted >> INDEX_BITS & ((1u << KIND_BITS) - 1);
+}
+
+static uint32_t index_of(uint64_t noted)
+{
+	return noted & ((1u << INDEX_BITS) - 1);
+}
+
+/* Each snapshot's table once for each index. */
 static void join(struct overlaps *o)
 {
 	size_t kept = 0;
@@ -56,13 +83,13 @@ static void join(struct overlaps *o)
 	if (o->count)
 		qsort(o->clusters, o->count, sizeof(*o->clusters), by_number);
 	for (size_t i = 0; i < o->count; i++)
-		if (!kept || !(o->clusters[i] & TABLE_SNAPSHOT_L2) ||
+		if (!kept || kind_of(o->clusters[i]) != TABLE_SNAPSHOT_L2 ||
 		    o->clusters[kept - 1] != o->clusters[i])
 			o->clusters[kept++] = o->clusters[i];
 	o->count = kept;
 }
 
-static int add(struct overlaps *o, uint64_t cluster, enum table_kind kind)
+static int add(struct overlaps *o, uint64_t cluster, enum table_kind kind, uint32_t index)
 {
 	if (kind == TABLE_SNAPSHOT_L2 && o->count >= o->most && !o->full) {
 		join(o);
@@ -71,11 +98,11 @@ static int add(struct overlaps *o, uint64_t cluster, enum table_kind kind)
 	}
 	if (kind == TABLE_SNAPSHOT_L2 && o->full)
 		return 0;
-	if (o->count == CLUSTERS_MOST)
+	if (o->count == CLUSTERS_MOST || cluster >> NUMBER_BITS)
 		return fail(EUCLEAN, "it has more tables than are possible" ADVICE);
 	if (array_room(&o->clusters, &o->cap, o->count) < 0)
 		return fail(ENOMEM, "out of memory");
-	o->clusters[o->count++] = cluster << KIND_BITS | kind;
+	o->clusters[o->count++] = (cluster << KIND_BITS | kind) << INDEX_BITS | index;
 	return 0;
 }
 
@@ -98,32 +125,42 @@ static int visit(void *ctx, const struct ref *r)
 	if ((!is_l2 || r->host) && !r->outside)
 		for (uint64_t i = r->host >> o->bits;
 		     !err && i <= (r->host + r->bytes - 1) >> o->bits; i++)
-			err = add(o, i, kind);
+			err = add(o, i, kind, r->index);
 	return !err && is_l2 ? REFWALK_SKIP : err;
 }
 
-/* 0, or two lie in one cluster where they may not; then numbers alone are left. */
+/* May what is noted of a cluster behind another note of it stand there, too? */
+static int judge_two(const struct overlaps *o, uint64_t first, uint64_t second)
+{
+	uint64_t host = number_of(second) << o->bits;
+
+	/* the lower kind came first */
+	if (kind_of(first) == TABLE_OTHER || kind_of(second) != TABLE_SNAPSHOT_L2)
+		return fail(EUCLEAN, "two of its tables lie at %" PRIu64 ADVICE, host);
+	/* what is written there for one part of the disk would be the other's, too */
+	if (index_of(first) != index_of(second))
+		return fail(EUCLEAN,
+			    "the L2 table at %" PRIu64
+			    " stands for two parts of the disk, "
+			    "which no program makes; qemu-img convert makes a sound copy",
+			    host);
+	return 0;
+}
+
+/* 0, or two lie in one cluster where they may not; then each cluster is noted once. */
 static int judge(struct overlaps *o)
 {
 	size_t kept = 0;
+	int err = 0;
 
 	join(o);
-	for (size_t i = 0; i < o->count; i++) {
-		uint64_t cluster = o->clusters[i] >> KIND_BITS,
-			 kind = o->clusters[i] & ((1u << KIND_BITS) - 1);
-
-		if (!kept || o->clusters[kept - 1] >> KIND_BITS != cluster) {
+	for (size_t i = 0; i < o->count && !err; i++)
+		if (kept && number_of(o->clusters[kept - 1]) == number_of(o->clusters[i]))
+			err = judge_two(o, o->clusters[kept - 1], o->clusters[i]);
+		else
 			o->clusters[kept++] = o->clusters[i];
-			continue;
-		}
-		/* the lower kind came first */
-		if (kind != TABLE_SNAPSHOT_L2 ||
-		    !(o->clusters[kept - 1] & ((1u << KIND_BITS) - 1)))
-			return fail(EUCLEAN, "two of its tables lie at %" PRIu64 ADVICE,
-				    cluster << o->bits);
-	}
 	o->count = kept;
-	return 0;
+	return err;
 }
 
 static int by_start(const void *a, const void *b)
@@ -183,7 +220,7 @@ int image_check_overlaps(struct image *img)
 	if (err)
 		o.count = 0;
 	for (size_t i = 0; i < o.count; i++)
-		o.clusters[i] = o.clusters[i] >> KIND_BITS << 1;
+		o.clusters[i] = number_of(o.clusters[i]) << 1;
 	free(img->table_clusters);
 	img->table_clusters = o.clusters;
 	img->n_table_clusters = o.count;

@@ -195,11 +195,12 @@ static int walk_l2(struct refwalk *w, unsigned table, uint64_t l2)
 	return 0;
 }
 
-static int walk_l1_word(struct refwalk *w, unsigned table, uint64_t word)
+static int walk_l1_word(struct refwalk *w, unsigned table, uint64_t index, uint64_t word)
 {
 	struct ref r = {
 		.kind = REF_L2,
 		.table = table,
+		.index = (uint32_t)index,
 		.host = word & QCOW2_OFFSET_MASK,
 		.bytes = w->cluster,
 		.copied = word & QCOW2_COPIED,
@@ -245,7 +246,7 @@ static int walk_table(struct refwalk *w, unsigned table)
 						       "than the file can hold");
 				return 0;
 			}
-			err = walk_l1_word(w, table, word);
+			err = walk_l1_word(w, table, (done + i) / 8, word);
 		}
 	}
 	return err;

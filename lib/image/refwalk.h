@@ -30,6 +30,7 @@ enum ref_kind {
 struct ref {
 	enum ref_kind kind;
 	unsigned table; /* L1, L2, DATA, DEFLATED, EXTERNAL: 0 the active one */
+	uint32_t index; /* L2: of the L1 word that names it */
 	uint64_t host, bytes; /* not aligned for DEFLATED, nor where it is damage */
 	bool copied; /* L2, DATA, EXTERNAL: the flag in the word */
 	bool outside; /* reaches a cluster or more past the end: count nothing */

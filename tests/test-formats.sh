@@ -151,6 +151,42 @@ testDataFileBelow()
 	assert_merged D.qcow2 "$HASH" ""
 }
 
+# misplace FILE: the word of its first cluster names the second one's place in the data file
+misplace()
+{
+	local l2
+
+	l2=$((16#$(peek "$1" $((16#$(peek "$1" 40 8))) 8) & 0x00fffffffffffe00))
+	poke "$1" "$l2" 80 00 00 00 00 01 00 00
+}
+
+# Data that should lie elsewhere than where the guest has it: QEMU reads an error there, too. Its
+# check and ours do not look.
+testDataFileElsewhere()
+{
+	local i
+
+	for i in A B D; do
+		rm -f ./*.qcow2 ./*.data
+		new A.qcow2 1M -o data_file=A.data
+		fill A.qcow2 1 0 128k
+		over B.qcow2 A.qcow2 -o data_file=B.data
+		[ $i = A ] || fill B.qcow2 2 0 128k
+		over D.qcow2 B.qcow2 -o data_file=D.data
+		[ $i != D ] || fill D.qcow2 2 0 128k
+		misplace $i.qcow2
+		assert_sound $i.qcow2
+		assert_status 0 chain-info --check $i.qcow2
+		freeze ./*.qcow2
+		refused_too 65 chain-stream -q D.qcow2
+		assert_one_error
+		assert_err "$i.qcow2: the cluster of guest offset 0 should be at the same offset"
+		refused_too 65 chain-rebase -q -b '' D.qcow2
+		assert_status 65 chain-info --map D.qcow2
+		assert_frozen
+	done
+}
+
 # A raw data file reads as the disk, and does so after a merge: data lies where the guest has it,
 # and what is left out, for it reads zero without a backing file, too, read zero before. QEMU
 # makes no such image over another, but opens it.

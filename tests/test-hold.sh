@@ -293,6 +293,31 @@ testNoFolderForThePage()
 	chmod 700 "$CHAIN_RUNTIME_DIR"
 }
 
+# A word that places data elsewhere in an external data file than the guest has it: an error, as
+# from QEMU, and not the bytes of either place.
+testDataFileElsewhere()
+{
+	local command
+
+	need_holder || return 0
+	new A.qcow2 1M
+	over D.qcow2 A.qcow2 -o data_file=D.data
+	fill D.qcow2 1 0 192k
+	poke D.qcow2 0x40000 80 00 00 00 00 01 00 00
+	assert_sound D.qcow2
+	freeze D.qcow2 D.data
+	hold D.qcow2 || return 0
+	for command in 'read 0 512' 'write 0 512' 'write 0 64k' 'write -z 0 64k' 'discard 0 64k'; do
+		run qemu-io -f raw -c "$command" "$NBD"
+		assertEquals "$command: $(cat "$WORK/out")" 1 "$STATUS"
+	done
+	guest 'read 64k 128k'
+	assert_status 65 chain-stream -q D.qcow2
+	assert_err 'D.qcow2: the cluster of guest offset 0 should be at the same offset'
+	release
+	assert_frozen
+}
+
 # What is only counted past the end is what a crash leaves.
 testServesWhatIsOnlyCounted()
 {

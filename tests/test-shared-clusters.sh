@@ -214,7 +214,7 @@ testDataFile()
 	put D.qcow2 'write -P 9 0 2k' 'write -P 8 64k 2k'
 	copy_word "$(active_word 1)" "$(active_word 0)"
 	refused_too 65 chain-stream -q D.qcow2
-	assert_err 'guest offset 0 should be at offset 65536 of the data file'
+	assert_err 'guest offset 0 should be at the same offset .* says 65536'
 }
 
 # shellcheck disable=SC1091

@@ -69,7 +69,7 @@ static int zero_v2(struct view *v, struct region *r, uint64_t cluster, bool *wri
 	struct qcow2_word w = region_word(a, r, cluster);
 	struct qcow2_mapping m;
 	bool zero = false;
-	int err = qcow2_word_decode(&a->img->header, w, &m);
+	int err = region_mapping(a, r, cluster, &m);
 
 	if (!err && m.kind == QCOW2_HOLE)
 		err = resolve_below_zero(v, r, cluster, &zero);
@@ -109,7 +109,7 @@ static int zero_v3(struct view *v, struct region *r, uint64_t cluster, uint32_t 
 	bool all = a->units == 1 || units == UINT32_MAX, zero = false;
 	struct qcow2_word w = region_word(a, r, cluster);
 	struct qcow2_mapping m;
-	int err = qcow2_word_decode(&a->img->header, w, &m);
+	int err = region_mapping(a, r, cluster, &m);
 
 	if (!err && m.kind == QCOW2_HOLE)
 		err = resolve_below_zero(v, r, cluster, &zero);
@@ -144,7 +144,7 @@ static int zero_units(struct view *v, uint64_t cluster, uint64_t in, uint64_t le
 	if (err)
 		return err;
 	region_wait(r, cluster);
-	err = qcow2_word_decode(&a->img->header, region_word(a, r, cluster), &m);
+	err = region_mapping(a, r, cluster, &m);
 	if (!err)
 		err = region_check(a, r, &m);
 	if (err) {

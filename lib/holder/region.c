@@ -270,6 +270,13 @@ struct qcow2_word region_word(const struct active *a, const struct region *r,
 	return (struct qcow2_word){r->words[i], 0};
 }
 
+int region_mapping(const struct active *a, const struct region *r, uint64_t cluster,
+		   struct qcow2_mapping *m)
+{
+	return qcow2_word_decode_at(&a->img->header, region_word(a, r, cluster),
+				    cluster << a->bits, m);
+}
+
 void region_set(const struct active *a, struct region *r, uint64_t cluster,
 		struct qcow2_word word)
 {

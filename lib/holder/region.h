@@ -60,6 +60,9 @@ void region_unpin(struct active *a, struct region *r, unsigned n);
 
 struct qcow2_word region_word(const struct active *a, const struct region *r,
 			      uint64_t cluster);
+/* The same, decoded: -EUCLEAN where it is damaged. */
+int region_mapping(const struct active *a, const struct region *r, uint64_t cluster,
+		   struct qcow2_mapping *m);
 void region_set(const struct active *a, struct region *r, uint64_t cluster,
 		struct qcow2_word word);
 

@@ -122,7 +122,7 @@ static int answer_at(struct view *v, struct region *r, uint64_t cluster, uint64_
 	struct qcow2_mapping m;
 	bool data = false, zero = false;
 	uint64_t end = 1ull << a->bits;
-	int err = qcow2_word_decode(&a->img->header, region_word(a, r, cluster), &m);
+	int err = region_mapping(a, r, cluster, &m);
 
 	*out = (struct answer){.own = true};
 	if (err)
@@ -149,7 +149,7 @@ static int answer_at(struct view *v, struct region *r, uint64_t cluster, uint64_
 	if (data) {
 		out->kind = ANSWER_DATA;
 		out->image = a->img;
-		out->host = (a->external ? cluster << a->bits : m.host) + in;
+		out->host = m.host + in;
 	} else if (!zero) {
 		out->own = false;
 		err = answer_below(v, r, cluster, in, out);
@@ -214,8 +214,7 @@ static int read_own_blob(struct view *v, struct source *s, uint8_t *buf, uint64_
 
 	if (err)
 		return err;
-	err = qcow2_word_decode(&a->img->header, region_word(a, r, offset >> a->bits),
-				&m);
+	err = region_mapping(a, r, offset >> a->bits, &m);
 	region_put(a, r);
 	if (err)
 		return err;

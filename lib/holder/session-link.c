@@ -198,7 +198,7 @@ static int link_one(struct active *a, uint64_t cluster, struct qcow2_word w, boo
 	err = region_get(a, cluster, &r);
 	if (err)
 		return err;
-	err = qcow2_word_decode(&a->img->header, region_word(a, r, cluster), &m);
+	err = region_mapping(a, r, cluster, &m);
 	*out = region_is_busy(r, cluster) ? BUSY : m.kind == QCOW2_HOLE ? LINKED : LOST;
 	if (!err && *out == LINKED)
 		err = active_ready(a, r);
@@ -213,8 +213,7 @@ static bool is_open(const struct active *a, const struct region *r, uint64_t clu
 {
 	struct qcow2_mapping m;
 
-	return !region_is_busy(r, cluster) &&
-	       qcow2_word_decode(&a->img->header, region_word(a, r, cluster), &m) == 0 &&
+	return !region_is_busy(r, cluster) && region_mapping(a, r, cluster, &m) == 0 &&
 	       m.kind == QCOW2_HOLE;
 }
 

@@ -188,7 +188,7 @@ static int look(struct part *p)
 		return err;
 	region_wait(p->region, p->cluster);
 	p->word = region_word(a, p->region, p->cluster);
-	err = qcow2_word_decode(&a->img->header, p->word, &p->m);
+	err = region_mapping(a, p->region, p->cluster, &p->m);
 	if (!err)
 		err = region_check(a, p->region, &p->m);
 	if (err) {
@@ -242,7 +242,7 @@ static uint64_t in_place_run(const struct part *p, uint64_t limit)
 		next.word = region_word(a, p->region, cluster);
 		next.length = min_u64(cluster_bytes(a), limit - run);
 		if (region_is_busy(p->region, cluster) ||
-		    qcow2_word_decode(&a->img->header, next.word, &next.m) < 0 ||
+		    region_mapping(a, p->region, cluster, &next.m) < 0 ||
 		    next.m.kind != QCOW2_DATA || !in_place(a, &next) ||
 		    host_of(a, &next) != host || region_check(a, p->region, &next.m) < 0)
 			break; /* whoever comes to it says so */
@@ -298,7 +298,7 @@ int guest_fill(struct view *v, uint64_t cluster, bool *busy)
 	if (err)
 		return err;
 	p.word = region_word(a, p.region, cluster);
-	err = qcow2_word_decode(&a->img->header, p.word, &p.m);
+	err = region_mapping(a, p.region, cluster, &p.m);
 	*busy = !err && region_is_busy(p.region, cluster);
 	if (!err && p.m.kind == QCOW2_SUBDIVIDED)
 		want = ~(p.m.data | p.m.zero) & units_mask(a, 0, inside(a, cluster));

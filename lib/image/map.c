@@ -331,7 +331,7 @@ static int map_l2(struct image *img, struct map_window *v, struct extent *out)
 
 	if (!err) {
 		w = word_at(img, words, 0);
-		err = qcow2_word_decode(h, w, &m);
+		err = qcow2_word_decode_at(h, w, out->start - in, &m);
 	}
 	if (!err)
 		err = map_word(img, &m, in, out);

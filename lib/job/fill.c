@@ -8,7 +8,6 @@
  * copies: at the end of this file.
  */
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
 #include "base/fail.h"
@@ -73,15 +72,7 @@ static int find_place(struct worker *w, struct slot *s, struct link *link, bool 
 	link->host = link->expect.word & QCOW2_OFFSET_MASK;
 	in_place = link->host;
 	if (t->image->data_fd != t->image->fd) {
-		/* one to one; what the word has already stays where it is */
-		if (m->data && m->host != link->guest)
-			return fail(EUCLEAN,
-				    "the cluster of guest offset %" PRIu64
-				    " should be at offset %" PRIu64
-				    " of the data file, where another one belongs; the "
-				    "image is damaged",
-				    link->guest, m->host);
-		link->host = link->guest;
+		link->host = link->guest; /* one to one */
 	} else if (link->data) {
 		/* in a dry run beside a holder the tables change under our eyes */
 		if (in_place && !w->engine->plan->moving)
@@ -106,7 +97,7 @@ static int link_word(struct worker *w, struct slot *s, const struct qcow2_word *
 	};
 	struct qcow2_mapping m;
 	uint32_t holes;
-	int err = qcow2_word_decode(&img->header, *word, &m);
+	int err = qcow2_word_decode_at(&img->header, *word, link.guest, &m);
 
 	if (err || m.kind == QCOW2_DEFLATED)
 		return err;

@@ -104,6 +104,23 @@ int qcow2_word_decode(const struct qcow2_header *h, struct qcow2_word w,
 	return 0;
 }
 
+int qcow2_word_decode_at(const struct qcow2_header *h, struct qcow2_word w,
+			 uint64_t guest, struct qcow2_mapping *m)
+{
+	int err = qcow2_word_decode(h, w, m);
+
+	if (err || !(h->incompatible & QCOW2_DATA_FILE) || m->host == guest)
+		return err;
+	/* offset 0: does it name a cluster? */
+	if (!m->host && (!(w.word & QCOW2_COPIED) || m->kind == QCOW2_ZEROES))
+		return 0;
+	return fail(EUCLEAN,
+		    "the cluster of guest offset %" PRIu64
+		    " should be at the same offset of the external data file, but the L2 "
+		    "entry 0x%016" PRIx64 " says %" PRIu64,
+		    guest, w.word, m->host);
+}
+
 struct qcow2_word qcow2_word_data(const struct qcow2_header *h, uint64_t host,
 				  bool copied)
 {

@@ -48,6 +48,13 @@ struct qcow2_mapping {
 int qcow2_word_decode(const struct qcow2_header *h, struct qcow2_word w,
 		      struct qcow2_mapping *m);
 
+/*
+ * As the word of the cluster at this guest offset: an external data file holds each cluster where
+ * the guest has it, so another host offset is -EUCLEAN, too.
+ */
+int qcow2_word_decode_at(const struct qcow2_header *h, struct qcow2_word w,
+			 uint64_t guest, struct qcow2_mapping *m);
+
 /* A standard word for data at host (refcount 1: copied), all subclusters data. */
 struct qcow2_word qcow2_word_data(const struct qcow2_header *h, uint64_t host,
 				  bool copied);

@@ -41,6 +41,33 @@ static void test_standard(void)
 	assert(decode(&data, QCOW2_COMPRESSED | 512, 0) == -EUCLEAN);
 }
 
+/* An external data file has each cluster where the guest has it. */
+static void test_place(void)
+{
+	static const struct {
+		uint64_t word;
+		int at_host, at_0, elsewhere;
+	} cases[] = {
+		{0, 0, 0, 0},
+		{QCOW2_ZERO, 0, 0, 0},
+		{HOST | QCOW2_COPIED, 0, -EUCLEAN, -EUCLEAN},
+		{HOST | QCOW2_ZERO, 0, -EUCLEAN, -EUCLEAN},
+		{QCOW2_COPIED, -EUCLEAN, 0, -EUCLEAN},
+		{QCOW2_COPIED | QCOW2_ZERO, 0, 0, 0},
+		{QCOW2_COMPRESSED | 512, -EUCLEAN, -EUCLEAN, -EUCLEAN},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct qcow2_word w = {cases[i].word, 0};
+
+		assert(qcow2_word_decode_at(&data, w, HOST, &m) == cases[i].at_host);
+		assert(qcow2_word_decode_at(&data, w, 0, &m) == cases[i].at_0);
+		assert(qcow2_word_decode_at(&data, w, 65536, &m) == cases[i].elsewhere);
+	}
+	assert(qcow2_word_decode_at(&v3, (struct qcow2_word){HOST, 0}, 0, &m) == 0);
+	assert(m.kind == QCOW2_DATA && m.host == HOST);
+}
+
 static void test_subclusters(void)
 {
 	struct qcow2_word w = qcow2_word_data(&ext, HOST, true);
@@ -145,6 +172,7 @@ static void test_refcounts(void)
 int main(void)
 {
 	test_standard();
+	test_place();
 	test_subclusters();
 	test_compressed();
 	test_tables();

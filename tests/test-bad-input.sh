@@ -81,6 +81,7 @@ testHeaderFields()
 		cluster-bits-max 20 ff ff ff ff
 		size-2^63 24 80 00 00 00 00 00 00 00
 		size-max 24 ff ff ff ff ff ff ff ff
+		size-a-byte-past-l1 24 00 00 00 00 20 00 00 01
 		crypt-9 32 00 00 00 09
 		l1-2GiB 36 10 00 00 00
 		l1-max 36 ff ff ff ff

@@ -44,6 +44,7 @@ _Static_assert(sizeof(struct disk_header) == 112, "the header has no holes");
 
 #define V2_LENGTH QCOW2_HEADER_MIN
 #define V3_LENGTH 104
+#define SIZE_AT 24
 #define COMPRESSION_AT 104
 #define BITMAPS_EXT_LENGTH 24
 #define CRYPTO_EXT_LENGTH 16
@@ -205,7 +206,8 @@ static bool overlap(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes)
 	return a_bytes && b_bytes && a < b + b_bytes && b < a + a_bytes;
 }
 
-static int check_tables(const struct qcow2_header *h)
+/* size: as it stands, in bytes; its last piece of a sector needs an L1 entry, too */
+static int check_tables(const struct qcow2_header *h, uint64_t size)
 {
 	unsigned span = 2 * h->cluster_bits -
 			(h->incompatible & QCOW2_EXTENDED_L2 ? 4 : 3);
@@ -231,10 +233,10 @@ static int check_tables(const struct qcow2_header *h)
 		err = check_table(h, "snapshot table", h->snapshots_offset, shortest);
 	if (err)
 		return err;
-	if (div_up(h->size, 1ull << span) > h->l1_entries)
+	if (div_up(size, 1ull << span) > h->l1_entries)
 		return fail(EUCLEAN,
 			    "the L1 table is too small for a disk of %" PRIu64 " bytes",
-			    h->size);
+			    size);
 	if (overlap(h->l1_offset, l1, h->refcount_table_offset, table) ||
 	    overlap(h->snapshots_offset, shortest, h->l1_offset, l1) ||
 	    overlap(h->snapshots_offset, shortest, h->refcount_table_offset, table))
@@ -380,7 +382,7 @@ int qcow2_header_decode(const void *buf, size_t len, struct qcow2_header *h)
 	if (!err)
 		err = check_features(buf, len, h);
 	if (!err)
-		err = check_tables(h);
+		err = check_tables(h, be64_at((const uint8_t *)buf + SIZE_AT));
 	if (!err)
 		err = load_extensions(buf, len, h);
 	if (!err)

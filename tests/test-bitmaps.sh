@@ -62,6 +62,26 @@ testWithSnapshotsAndZeros()
 	assertEquals "$before" "$(bitmaps_of D.qcow2)"
 }
 
+# Switched off by a program that wrote and knew no bitmaps: what QEMU counts as leaks, no more
+testSwitchedOff()
+{
+	local leaks
+
+	make_chain
+	qemu-img bitmap --add -g 64k D.qcow2 b0
+	poke D.qcow2 95 00
+	assert_leaks_at_worst D.qcow2
+	leaks=$(grep -c '^Leaked' "$WORK/check")
+	assertNotEquals "leaks: $(checked)" 0 "$leaks"
+	assert_status 0 chain-stream -q D.qcow2
+	assert_content D.qcow2 "$HASH"
+	assert_leaks_at_worst D.qcow2
+	assertEquals "$leaks" "$(grep -c '^Leaked' "$WORK/check")"
+	qemu-img check -q -r leaks D.qcow2
+	assert_merged D.qcow2 "$HASH" ""
+	assertEquals null "$(bitmaps_of D.qcow2)"
+}
+
 # A guest's write is in no bitmap of ours: from then on they say so, and QEMU trusts none.
 testWrittenByAGuest()
 {

@@ -10,7 +10,8 @@
 /*
  * No room for our mark in this header: then no writer of ours could leave one, and
  * what it left is found by a sweep of all. Not where something that we do not know
- * may refer to clusters: unknown extensions or features, bitmaps that are switched off.
+ * may refer to clusters: unknown extensions or features. Bitmaps that are switched off (by a
+ * program that wrote and knew none) are leaks, for QEMU, too.
  */
 static bool needs_full_sweep(struct image *img)
 {
@@ -19,8 +20,6 @@ static bool needs_full_sweep(struct image *img)
 
 	if (h->has_unknown_extensions || h->compatible & ~QCOW2_LAZY_REFCOUNTS ||
 	    h->autoclear & ~QCOW2_AUTOCLEAR_KNOWN)
-		return false;
-	if (h->bitmaps && !(h->autoclear & QCOW2_BITMAPS))
 		return false;
 	if (image_rehead_check(img, &mark) != -EMSGSIZE)
 		return false;

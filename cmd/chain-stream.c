@@ -158,11 +158,12 @@ static int say_who_works_on_it(const char *image, int err)
 	for (int i = 0; i < n && sentence; i++)
 		if (who[i].writer && (strcmp(who[i].program, "chain-stream") == 0 ||
 				      strcmp(who[i].program, "chain-rebase") == 0))
-			return fail(-err,
-				    "%s; pid %d (%s) works on it, as another user or with "
-				    "another CHAIN_RUNTIME_DIR, and kill %d stops it",
-				    sentence, (int)who[i].pid, who[i].program,
-				    (int)who[i].pid);
+			return fail(
+				-err,
+				"%s; pid %d (%s) works on it, as another user or with "
+				"another CHAIN_RUNTIME_DIR, and kill %d stops it",
+				sentence, (int)who[i].pid, who[i].program,
+				(int)who[i].pid);
 	return fail_give(err, sentence);
 }
 

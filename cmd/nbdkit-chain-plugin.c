@@ -28,7 +28,6 @@
 #include "base/escape.h"
 #include "base/fail.h"
 #include "holder/holder.h"
-#include "page/folder.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -177,12 +176,12 @@ static void look_for_folder(void)
 {
 	CLEANUP_FREE char *sentence = NULL;
 
-	if (page_folder_check() == 0)
+	if (holder_check_folder() == 0)
 		return;
 	sentence = escape_text(fail_sentence());
 	fail_clear();
-	nbdkit_error("no merge can reach us: %s; the guest is served all the same",
-		     sentence ? sentence : "the folder of pages cannot be used");
+	nbdkit_error("%s; the guest is served all the same",
+		     sentence ? sentence : "no merge can reach us");
 	said_no_page = true;
 }
 

@@ -15,6 +15,7 @@
 #include "image/check.h"
 #include "image/lock-files.h"
 #include "image/rehead.h"
+#include "page/folder.h"
 #include "page/reader.h"
 
 #define CACHE_DEFAULT (64u << 20)
@@ -142,6 +143,13 @@ int holder_open(struct holder **out, const struct holder_options *o)
 	}
 	*out = h;
 	return 0;
+}
+
+int holder_check_folder(void)
+{
+	int err = page_folder_check();
+
+	return err ? fail_in(err, "no merge can reach us") : 0;
 }
 
 int holder_start(struct holder *h)

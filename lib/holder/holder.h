@@ -34,6 +34,11 @@ struct holder_options {
 };
 
 int holder_open(struct holder **out, const struct holder_options *o);
+/*
+ * -EPERM: no merge will reach a holder of ours, for the folder of pages cannot be used. Asked
+ * before the fork, behind which nobody may read what is said.
+ */
+int holder_check_folder(void);
 /* 0 with a sentence: there is no page (yet), so no merge can reach it. */
 int holder_start(struct holder *h);
 int holder_make_writable(struct holder *h);

@@ -65,7 +65,7 @@ void event_lines_end(void)
 /* So that the list is no longer than twice what is in it. */
 static void close_up(void)
 {
-	if (kept.n < kept.cap || kept.first < kept.n / 2)
+	if (!kept.first || kept.n < kept.cap || kept.first < kept.n / 2)
 		return;
 	kept.n -= kept.first;
 	memmove(kept.lines, kept.lines + kept.first, kept.n * sizeof(*kept.lines));

@@ -272,10 +272,13 @@ the image is truncated or damaged" D.qcow2 $WHAT
 # Of a daemon nobody would read it later; and who wants to merge hears what is wrong.
 testNoFolderForThePage()
 {
+	local preload
+
 	need_holder || return 0
 	make_chain
 	chmod 755 "$CHAIN_RUNTIME_DIR"
-	run nbdkit -U "$WORK/sock" --pidfile "$WORK/holder.pid" "$PLUGIN" D.qcow2
+	preload=$(holder_preload)
+	run env ${preload:+"LD_PRELOAD=$preload"} "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0" nbdkit -U "$WORK/sock" --pidfile "$WORK/holder.pid" "$PLUGIN" D.qcow2
 	assertEquals 0 "$STATUS"
 	until_true 5 test -s "$WORK/holder.pid"
 	later "kill $(cat "$WORK/holder.pid")"

@@ -190,6 +190,29 @@ testInPlace()
 	assertEquals "the snapshot's, held" "$was" "$(offset_at "$(snapshot_word 0)")"
 }
 
+# Nor where one table after another is gone through, or the rest after a crash: then the data is
+# there already, and some words say so.
+testInPlaceOneByOne()
+{
+	local size
+
+	make_part
+	over D.qcow2 A.qcow2 -o extended_l2=on,cluster_size=64k,refcount_bits=2
+	qemu-img snapshot -c before D.qcow2
+	put D.qcow2 'write -P 9 0 2k' 'write -P 9 128k 4k' 'write -P 9 256k 30k'
+	qemu-img snapshot -c s D.qcow2
+	put D.qcow2 'write -P 7 640k 64k'
+	qemu-img snapshot -c t D.qcow2
+	put D.qcow2 'write -P 7 768k 2k'
+	note one_by_one
+	assert_status 0 chain-stream -q -n --json D.qcow2
+	size=$(merge_result new-file-size)
+	assert_status 0 chain-stream -q D.qcow2
+	assert_same one_by_one
+	assert_sound D.qcow2
+	assertEquals "foretold" "$size" "$(bytes D.qcow2)"
+}
+
 # A refcount that is less than the words that name the cluster is damage.
 testTooLow()
 {

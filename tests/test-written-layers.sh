@@ -57,6 +57,37 @@ testAtRest()
 	done
 }
 
+# Who waits until another program has let go of a layer merges what that one has written.
+testAfterWaiting()
+{
+	make_slow_chain 4
+	qemu_io_holds B.qcow2
+	start chain-stream -q --wait-lock=20 -b A.qcow2 D.qcow2
+	sleep 0.5
+	echo 'write -P 77 1M 64k' >&7
+	echo quit >&7
+	sleep 0.5
+	exec 7>&-
+	finish
+	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"
+	assert_backing D.qcow2 A.qcow2
+	assertEquals "what was written last" ok "$(qemu-io -r -f qcow2 -c 'read -P 77 1M 64k' D.qcow2 |
+		grep -q verification || echo ok)"
+}
+
+# The time of a base that stays, which nobody reads, may change: some programs note so that they
+# use it.
+testTouchedBase()
+{
+	make_slow_chain 8
+	start chain-stream -q --rate=8M -b A.qcow2 D.qcow2
+	merge_runs || fail "the merge does not start"
+	touch A.qcow2
+	finish
+	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"
+	assert_merged D.qcow2 "$HASH" A.qcow2
+}
+
 # A raw layer has no tables that would not fit any more.
 testRaw()
 {

@@ -35,7 +35,8 @@ int fail_errno(int err, const char *fmt, ...)
 	va_end(ap);
 	snprintf(sentence, sizeof(sentence), "%s: %s", text,
 		 strerror_r(err, why, sizeof(why)));
-	return err == EINTR ? -EIO : -err;
+	/* of the system's: these two have a meaning here (fail.h) */
+	return err == EINTR || err == ESTALE ? -EIO : -err;
 }
 
 int fail_in(int err, const char *name)

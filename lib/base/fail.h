@@ -40,8 +40,9 @@
 int fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /*
- * As fail(), with ": " and the text of err appended. For system calls; one that was
- * interrupted is -EIO, for -EINTR says that somebody wants us to stop.
+ * As fail(), with ": " and the text of err appended. For system calls; one that was interrupted,
+ * or met a stale handle of NFS, is -EIO: -EINTR says that somebody wants us to stop, and -ESTALE
+ * that a layer was written to.
  */
 int fail_errno(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -480,11 +480,11 @@ uint64_t chain_files(const struct chain *c, size_t from)
 	return sum ? sum : 1;
 }
 
-int chain_check_layers(const struct chain *c, size_t first)
+int chain_check_layers(const struct chain *c, size_t first, size_t end)
 {
 	int err = 0;
 
-	for (size_t i = first; i < c->count && !err; i++)
+	for (size_t i = first; i < end && !err; i++)
 		err = layer_check(c->links[i].image);
 	return err;
 }

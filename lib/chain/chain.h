@@ -68,8 +68,8 @@ void chain_link_release(struct chain_link *link);
  */
 int chain_find(const struct chain *c, const char *path, size_t *depth);
 
-/* layer_check (image/layer.h) of all images from depth `first` on. */
-int chain_check_layers(const struct chain *c, size_t first);
+/* layer_check (image/layer.h) of the images from depth `first` to before `end`. */
+int chain_check_layers(const struct chain *c, size_t first, size_t end);
 
 /*
  * A number for the files from depth `from` on, in their order: two processes with the same

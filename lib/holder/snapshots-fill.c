@@ -97,8 +97,8 @@ static int look_alone(const struct fill *f, const struct link *link, bool *alone
 	int err = refs_get(img, link->host >> img->cluster_bits, &count);
 
 	return err ? err
-		   : image_sharers_alone(img, f->guest, link->host, link->data, count,
-					 alone);
+		   : image_sharers_alone(img, f->guest, link->host, link->data, f->data,
+					 count, alone);
 }
 
 /*

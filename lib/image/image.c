@@ -18,6 +18,7 @@
 #include "base/open.h"
 #include "base/size.h"
 #include "image/cache.h"
+#include "image/layer.h"
 
 #define CACHE_DEFAULT (1u << 20)
 #define HEADER_READ 4096u
@@ -435,6 +436,11 @@ int image_is_unchanged(struct image *img, bool *same)
 	int err = look_again(img, 0, same, &length);
 
 	*same = *same && img->file_size == length && data_file_is_unchanged(img);
+	/* in place, before whoever did that let go of his lock */
+	if (!err && *same && layer_check(img) < 0) {
+		fail_clear();
+		*same = false;
+	}
 	return err;
 }
 

@@ -20,8 +20,8 @@ static int check_file(int fd, uint64_t size, const struct timespec *mtime)
 	     st.st_mtim.tv_nsec == mtime->tv_nsec))
 		return 0;
 	return fail(ESTALE,
-		    "was written to by another program while it was read; see that "
-		    "nothing does, and run this again");
+		    "was written to by another program while it was read, or its time "
+		    "was changed; see that nothing does, and run this again");
 }
 
 int layer_read(const struct image *img, int fd, void *buf, size_t len, uint64_t offset)

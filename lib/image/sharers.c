@@ -4,8 +4,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "base/cleanup.h"
 #include "base/fail.h"
+#include "base/io.h"
 #include "image/map.h"
 
 /* The word of one table. The zero word where there is none. */
@@ -30,11 +34,31 @@ int image_sharers_contradict(uint64_t host, uint64_t count)
 		    host, count);
 }
 
+/* Are these units of the cluster there what data has in them? */
+static int is_same(const struct image *img, uint64_t host, uint32_t units,
+		   const uint8_t *data, bool *same)
+{
+	size_t unit = image_cluster_size(img) / QCOW2_SUBCLUSTERS;
+	CLEANUP_FREE uint8_t *there = units ? malloc(unit) : NULL;
+	int err = 0;
+
+	*same = true;
+	if (units && !there)
+		return fail(ENOMEM, "out of memory");
+	for (unsigned i = 0; i < QCOW2_SUBCLUSTERS && !err && *same; i++) {
+		if (!(units >> i & 1))
+			continue;
+		err = read_at(img->fd, there, unit, host + i * unit);
+		*same = !err && memcmp(there, data + i * unit, unit) == 0;
+	}
+	return err;
+}
+
 int image_sharers_alone(struct image *img, uint64_t guest, uint64_t host, uint32_t units,
-			uint64_t count, bool *alone)
+			const uint8_t *data, uint64_t count, bool *alone)
 {
 	uint64_t paths = 0;
-	uint32_t data = 0;
+	uint32_t taken = 0;
 
 	for (unsigned t = 0; t < img->n_tables; t++) {
 		struct qcow2_word word;
@@ -46,8 +70,10 @@ int image_sharers_alone(struct image *img, uint64_t guest, uint64_t host, uint32
 		    (word.word & QCOW2_OFFSET_MASK) != host)
 			continue;
 		paths++;
-		data |= (uint32_t)word.bitmap;
+		taken |= (uint32_t)word.bitmap;
 	}
-	*alone = count == paths && !(data & units);
-	return count < paths ? image_sharers_contradict(host, count) : 0;
+	*alone = false;
+	if (count < paths)
+		return image_sharers_contradict(host, count);
+	return count == paths ? is_same(img, host, taken & units, data, alone) : 0;
 }

@@ -10,14 +10,15 @@
 
 /*
  * Are all `count` references to the host cluster words for this one guest cluster, in whatever
- * table, and is none of the units (a bit for each subcluster) data in one of them? Then *alone.
- * Else a word for another guest offset may lead there, or the refcount is too high; or these
- * words differ, as only damage makes them. -EUCLEAN: the refcount is too low.
+ * table, and may these units (a bit for each subcluster) of data, which is a cluster, be written
+ * there? Then *alone. Else a word for another guest offset may lead there, or the refcount is too
+ * high; or one of these words has other data in them. (It has the same where an earlier merge
+ * came as far as some of the words.) -EUCLEAN: the refcount is too low.
  *
  * By the tables in the file: while somebody writes them, under his lock.
  */
 int image_sharers_alone(struct image *img, uint64_t guest, uint64_t host, uint32_t units,
-			uint64_t count, bool *alone);
+			const uint8_t *data, uint64_t count, bool *alone);
 /* -EUCLEAN: this refcount cannot be right. */
 int image_sharers_contradict(uint64_t host, uint64_t count);
 

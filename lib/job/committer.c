@@ -90,7 +90,8 @@ static int commit_slot(struct engine *e, struct slot *s)
 		return fail_in(err, e->target->image->path);
 	/* all that it links was read by now */
 	if (!e->target->dry)
-		err = plan_check_layers(e->plan->chain, e->plan->new_chain);
+		err = plan_check_layers(e->plan->chain, e->plan->keep,
+					e->plan->new_chain);
 	if (err) {
 		give_up_slot(e, s);
 		return err;

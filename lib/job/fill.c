@@ -76,7 +76,7 @@ static int find_place(struct worker *w, struct slot *s, struct link *link, bool 
 	} else if (link->data) {
 		/* in a dry run beside a holder the tables change under our eyes */
 		if (in_place && !w->engine->plan->moving)
-			err = t->ops->in_place(t, link, active, m, &in_place);
+			err = t->ops->in_place(t, link, active, m, w->buf, &in_place);
 		if (!err && !in_place)
 			return t->ops->lease(t, &s->batch, link->guest, 1, &link->host,
 					     &got);

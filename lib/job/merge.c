@@ -93,7 +93,7 @@ int merge_switch_over(struct merge *m)
 		err = t->ops->close(t);
 	if (err)
 		return fail_in(err, t->image->path);
-	err = plan_check_layers(m->setup.chain, m->setup.new_chain);
+	err = plan_check_layers(m->setup.chain, m->setup.keep, m->setup.new_chain);
 	if (!err)
 		err = setup_before_switch(&m->setup);
 	progress_state(&m->progress, MERGE_PENDING);

@@ -26,6 +26,7 @@ int plan_init(struct plan *p, const struct chain *chain, size_t keep,
 	*p = (struct plan){
 		.active = chain->links[0].image,
 		.chain = chain,
+		.keep = keep,
 		.new_chain = new_chain,
 		.pass = pass,
 		.n_pass = n_pass,
@@ -52,11 +53,13 @@ int plan_init(struct plan *p, const struct chain *chain, size_t keep,
 	return err;
 }
 
-int plan_check_layers(const struct chain *chain, const struct chain *new_chain)
+int plan_check_layers(const struct chain *chain, size_t keep,
+		      const struct chain *new_chain)
 {
-	int err = chain_check_layers(chain, 1);
+	int err = chain_check_layers(chain, 1, new_chain ? chain->count : keep);
 
-	return err || !new_chain ? err : chain_check_layers(new_chain, 0);
+	return err || !new_chain ? err
+				 : chain_check_layers(new_chain, 0, new_chain->count);
 }
 
 void plan_release(struct plan *p)

@@ -49,7 +49,8 @@
 struct plan {
 	/* fixed by plan_init */
 	struct image *active;
-	const struct chain *chain, *new_chain; /* what is read from */
+	const struct chain *chain, *new_chain; /* what is read from ... */
+	size_t keep; /* ... of a stream: above this depth */
 	const unsigned *pass; /* tables of the active image that this pass is about */
 	unsigned n_pass;
 	bool rebase;
@@ -121,10 +122,11 @@ int plan_zero_run(struct plan *p, uint64_t offset, uint64_t length, bool *zero,
 		  uint64_t *run);
 
 /*
- * -ESTALE if anything that such a plan reads from was written to since the chains were opened
+ * -ESTALE if anything of which such a plan reads from was written to since the chains were opened
  * (image/layer.h). Any thread.
  */
-int plan_check_layers(const struct chain *chain, const struct chain *new_chain);
+int plan_check_layers(const struct chain *chain, size_t keep,
+		      const struct chain *new_chain);
 
 /* Guest bytes passed over so far without a look at data. Any thread. */
 uint64_t plan_skipped(struct plan *p);

@@ -281,7 +281,7 @@ static int held_prepare(struct target *t, struct batch *b, uint64_t guest,
 }
 
 static int held_in_place(struct target *t, const struct link *link, bool active,
-			 const struct qcow2_mapping *m, bool *yes)
+			 const struct qcow2_mapping *m, const uint8_t *data, bool *yes)
 {
 	*yes = true; /* the holder sees to that */
 	return 0;

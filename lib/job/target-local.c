@@ -163,7 +163,7 @@ static int local_same(struct target *t, uint64_t guest, uint64_t clusters)
  * this one are counted. A dry run may see refcounts that would be repaired first.
  */
 static int local_in_place(struct target *t, const struct link *link, bool active,
-			  const struct qcow2_mapping *m, bool *yes)
+			  const struct qcow2_mapping *m, const uint8_t *data, bool *yes)
 {
 	struct target_local *l = local(t);
 	bool copied = link->expect.word & QCOW2_COPIED;
@@ -178,7 +178,7 @@ static int local_in_place(struct target *t, const struct link *link, bool active
 			err = image_sharers_contradict(link->host, count);
 		if (!err)
 			err = image_sharers_alone(t->image, link->guest, link->host,
-						  link->data, count, yes);
+						  link->data, data, count, yes);
 	}
 	if (!err && *yes)
 		alloc_reach(&l->alloc, link->host + image_cluster_size(t->image));

@@ -40,13 +40,13 @@ struct target_ops {
 	int (*prepare)(struct target *t, struct batch *b, uint64_t guest,
 		       uint64_t clusters);
 	/*
-	 * May the data of this LINK_FILL be written in place, into the cluster at host, which
+	 * May data, a cluster, of this LINK_FILL be written in place, into the cluster at host, which
 	 * a word of the active table names, or of a snapshot's? *yes: the file reaches so far
 	 * at least. No: others look at that cluster, or may do so. -EUCLEAN where either
 	 * would be damage.
 	 */
 	int (*in_place)(struct target *t, const struct link *link, bool active,
-			const struct qcow2_mapping *m, bool *yes);
+			const struct qcow2_mapping *m, const uint8_t *data, bool *yes);
 	/*
 	 * Make a batch durable, then visible, and reset it. One thread at a time. While
 	 * held, links that have to wait for a guest's write stay with the target.

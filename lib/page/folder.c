@@ -111,7 +111,10 @@ int page_folder_check(void)
 	if (fd >= 0)
 		return 0;
 	sentence = fail_take();
-	return fd == -ENOENT ? 0 : fail_give(-EPERM, sentence);
+	if (fd == -ENOENT)
+		return 0;
+	/* of its kind or place it cannot be a folder of ours; other errors pass */
+	return fail_give(fd == -ENOTDIR || fd == -ELOOP ? -EPERM : fd, sentence);
 }
 
 /* The uid in "chain-1000", or false. */

@@ -36,8 +36,8 @@ const char *page_folder_searched(char out[static PATH_MAX]);
 int page_folder_open(bool create);
 
 /*
- * Could pages of ours be there? 0: yes, or there is no folder yet. -EPERM with a sentence that
- * names it: it cannot be used, so nobody knows what runs.
+ * Could pages of ours be there? 0: yes, or there is no folder yet. -EPERM (or another error)
+ * with a sentence that names it: it cannot be used, so nobody knows what runs.
  */
 int page_folder_check(void);
 

@@ -290,14 +290,16 @@ static int find_open(dev_t dev, ino_t ino, struct page_view *out)
 {
 	struct find f = {.fd = -1, .view = out};
 	char path[PATH_MAX];
+	int err;
 
 	memset(out, 0, sizeof(*out));
 	out->dev = dev;
 	out->ino = ino;
 	page_name_make(f.name, dev, ino);
 	page_folder_each(find_in_folder, &f);
-	if (f.fd < 0 && page_folder_check() < 0)
-		return -EPERM;
+	err = f.fd < 0 ? page_folder_check() : 0;
+	if (err)
+		return err;
 	if (f.fd < 0)
 		return fail(ENXIO, "no merge of this image%s runs (looked in %s)",
 			    page_folder_all() ? "" : " by this user",

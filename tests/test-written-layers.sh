@@ -62,11 +62,13 @@ testAfterWaiting()
 {
 	make_slow_chain 4
 	qemu_io_holds B.qcow2
+	PID_OF_QEMU=$PID
 	start chain-stream -q --wait-lock=20 -b A.qcow2 D.qcow2
 	sleep 0.5
 	echo 'write -P 77 1M 64k' >&7
+	until_true 5 grep -q '^wrote\|> wrote' "$WORK/prompt"
 	echo quit >&7
-	sleep 0.5
+	until_true 5 gone "$PID_OF_QEMU"
 	exec 7>&-
 	finish
 	assertEquals "$(cat "$WORK/bg.err")" 0 "$STATUS"

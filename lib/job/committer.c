@@ -73,6 +73,17 @@ static void give_up_slot(struct engine *e, struct slot *s)
 }
 
 /*
+ * All that a batch links was read by now, but for what a holder reads himself when it is committed
+ * (job/fill.c): of that, what is overwritten in that moment goes unnoticed until the next look.
+ */
+static int check_layers(const struct engine *e)
+{
+	const struct plan *p = e->plan;
+
+	return e->target->dry ? 0 : plan_check_layers(p->chain, p->keep, p->new_chain);
+}
+
+/*
  * While held a commit that found no space (for what the holder copies) goes on where it was,
  * after the pause; who ends it in the pause has ended the merge.
  */
@@ -88,10 +99,7 @@ static int commit_slot(struct engine *e, struct slot *s)
 		err = verify_slot(e, s);
 	if (err)
 		return fail_in(err, e->target->image->path);
-	/* all that it links was read by now */
-	if (!e->target->dry)
-		err = plan_check_layers(e->plan->chain, e->plan->keep,
-					e->plan->new_chain);
+	err = check_layers(e);
 	if (err) {
 		give_up_slot(e, s);
 		return err;
@@ -102,6 +110,9 @@ static int commit_slot(struct engine *e, struct slot *s)
 			return err;
 		if (!engine_fault(e, "write", err))
 			return engine_stopped(e);
+		err = check_layers(e); /* the pause may have been long */
+		if (err)
+			return err;
 	}
 	return 0;
 }

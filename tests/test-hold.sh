@@ -88,6 +88,7 @@ testWhatItCan()
 	assertFalse "a write is refused" "[ $STATUS = 0 ]"
 	release
 	preload=$(holder_preload)
+	rm -f "$WORK/sock" "$WORK/holder.pid"
 	run env ${preload:+"LD_PRELOAD=$preload"} nbdkit "$PLUGIN" --dump-plugin
 	assert_out '^thread_model=parallel$'
 	assert_out '^magic_config_key=file$'

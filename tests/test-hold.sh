@@ -88,7 +88,6 @@ testWhatItCan()
 	assertFalse "a write is refused" "[ $STATUS = 0 ]"
 	release
 	preload=$(holder_preload)
-	rm -f "$WORK/sock" "$WORK/holder.pid"
 	run env ${preload:+"LD_PRELOAD=$preload"} nbdkit "$PLUGIN" --dump-plugin
 	assert_out '^thread_model=parallel$'
 	assert_out '^magic_config_key=file$'
@@ -279,6 +278,7 @@ testNoFolderForThePage()
 	make_chain
 	chmod 755 "$CHAIN_RUNTIME_DIR"
 	preload=$(holder_preload)
+	rm -f "$WORK/sock" "$WORK/holder.pid"
 	run env ${preload:+"LD_PRELOAD=$preload"} "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0" nbdkit -U "$WORK/sock" --pidfile "$WORK/holder.pid" "$PLUGIN" D.qcow2
 	assertEquals 0 "$STATUS"
 	until_true 5 test -s "$WORK/holder.pid"

@@ -18,7 +18,26 @@ meddle()
 	esac
 }
 
-# meddled COMMAND...: with the layer back the disk is as before, and the next run does it
+# disturbed HOW COMMAND...: a merge of D.qcow2, as it was made, that is meddled with
+disturbed()
+{
+	local how=$1
+
+	shift
+	cp fresh.qcow2 D.qcow2
+	start "$@" --rate=4M D.qcow2
+	merge_runs || fail "the merge does not start"
+	sleep 0.3
+	meddle "$how"
+	finish
+	meddled
+	assert_content D.qcow2 "$HASH"
+	assert_status 0 "$@" -q D.qcow2
+	assert_content D.qcow2 "$HASH"
+	assert_sound D.qcow2
+}
+
+# With the layer back the disk is as before, and the next run does it.
 meddled()
 {
 	assertEquals "$WHAT: $(cat "$WORK/bg.err")" 75 "$STATUS"
@@ -40,19 +59,8 @@ testAtRest()
 	for command in "chain-stream -b A.qcow2" chain-stream "chain-rebase -F qcow2 -b X.qcow2"; do
 		for how in cut emptied copied poked; do
 			WHAT="$command, $how"
-			cp fresh.qcow2 D.qcow2
 			# shellcheck disable=SC2086
-			start $command --rate=4M D.qcow2
-			merge_runs || fail "the merge does not start"
-			sleep 0.3
-			meddle $how
-			finish
-			meddled
-			assert_content D.qcow2 "$HASH"
-			# shellcheck disable=SC2086
-			assert_status 0 $command -q D.qcow2
-			assert_content D.qcow2 "$HASH"
-			assert_sound D.qcow2
+			disturbed $how $command
 		done
 	done
 }
@@ -101,16 +109,7 @@ testRaw()
 	HASH=$(content fresh.qcow2)
 	for how in cut emptied copied; do
 		WHAT="raw, $how"
-		cp fresh.qcow2 D.qcow2
-		start chain-stream --rate=4M D.qcow2
-		merge_runs || fail "the merge does not start"
-		sleep 0.3
-		meddle $how
-		finish
-		meddled
-		assert_content D.qcow2 "$HASH"
-		assert_status 0 chain-stream -q D.qcow2
-		assert_merged D.qcow2 "$HASH" ""
+		disturbed $how chain-stream
 	done
 }
 

@@ -39,11 +39,14 @@ static int is_same(const struct image *img, uint64_t host, uint32_t units,
 		   const uint8_t *data, bool *same)
 {
 	size_t unit = image_cluster_size(img) / QCOW2_SUBCLUSTERS;
-	CLEANUP_FREE uint8_t *there = units ? malloc(unit) : NULL;
+	CLEANUP_FREE uint8_t *there = NULL;
 	int err = 0;
 
 	*same = true;
-	if (units && !there)
+	if (!units)
+		return 0;
+	there = malloc(unit);
+	if (!there)
 		return fail(ENOMEM, "out of memory");
 	for (unsigned i = 0; i < QCOW2_SUBCLUSTERS && !err && *same; i++) {
 		if (!(units >> i & 1))

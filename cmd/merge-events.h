@@ -16,8 +16,9 @@
  * are no jobs: only the result is told.
  *
  * All are written by the thread of the merge, each call under the lock, and nothing else
- * writes to stdout meanwhile. So who has the lock finds no line half written: as does the
- * thread that ends the process (merge-death.h), which never gives it back.
+ * writes to stdout meanwhile. Of a slow reader a line may be half written; who has the lock goes
+ * on with it (event-line.h): as does the thread that ends the process (merge-death.h), which
+ * never gives it back.
  */
 #ifndef CMD_MERGE_EVENTS_H
 #define CMD_MERGE_EVENTS_H
